@@ -1,0 +1,223 @@
+/* The shared memory layout: every offset, size, magic number and state value, once.
+ *
+ * docs/protocol.md is the normative prose; this header is what the code is compiled from, and the constants of
+ * OCaml and Python are generated from it (c_shim/tools/abi_constants.c). All integers are little-endian and of
+ * fixed width; shared memory holds offsets, never pointers.
+ */
+#ifndef SIDECAML_ABI_H
+#define SIDECAML_ABI_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SIDECAML_ABI_VERSION 1u
+#define SIDECAML_SEGMENT_MAGIC "SIDECAML"
+#define SIDECAML_STATUS_MAGIC "SIDESTAT"
+#define SIDECAML_MAGIC_BYTES 8
+
+/* 16 is Bigarray's own limit on dimensions (CAML_BA_MAX_NUM_DIMS). */
+#define SIDECAML_MAX_RANK 16
+#define SIDECAML_MAX_TENSORS 256
+#define SIDECAML_MAX_SLOTS 1024
+#define SIDECAML_NAME_BYTES 88
+#define SIDECAML_MESSAGE_BYTES 384
+#define SIDECAML_PAGE_BYTES 4096
+/* Two 64-byte lines: adjacent-line prefetchers fetch pairs, so a pair is what must not be shared by two writers. */
+#define SIDECAML_LINE_PAIR 128
+/* Results depend on alignment: sums were seen to give other bits at offsets that are no multiple of 16. */
+#define SIDECAML_TENSOR_ALIGN 64
+
+/* Largest control message, both ways; a longer one is an error and ends the connection. */
+#define SIDECAML_CONTROL_BYTES 65536
+
+/* Element types: X(NAME, name, code, bytes of one element). */
+#define SIDECAML_DTYPES(X)                                                                                             \
+    X(FLOAT32, float32, 1, 4)                                                                                          \
+    X(FLOAT64, float64, 2, 8)                                                                                          \
+    X(FLOAT16, float16, 3, 2)                                                                                          \
+    X(BFLOAT16, bfloat16, 4, 2)                                                                                        \
+    X(INT8, int8, 5, 1)                                                                                                \
+    X(INT16, int16, 6, 2)                                                                                              \
+    X(INT32, int32, 7, 4)                                                                                              \
+    X(INT64, int64, 8, 8)                                                                                              \
+    X(UINT8, uint8, 9, 1)                                                                                              \
+    X(UINT16, uint16, 10, 2)                                                                                           \
+    X(UINT32, uint32, 11, 4)                                                                                           \
+    X(UINT64, uint64, 12, 8)                                                                                           \
+    X(BOOL, bool, 13, 1)
+
+enum sidecaml_dtype {
+#define SIDECAML_DTYPE_ENUM(NAME, name, code, bytes) SIDECAML_##NAME = (code),
+    SIDECAML_DTYPES(SIDECAML_DTYPE_ENUM)
+#undef SIDECAML_DTYPE_ENUM
+};
+
+/* A slot's life. The word is ticket << SIDECAML_STATE_BITS | state, so that a state of an earlier ticket can never
+ * be taken for one of this ticket. Who may make each step is written in c_shim/src/ring.h. */
+#define SIDECAML_STATE_BITS 3
+#define SIDECAML_STATE_MASK 7u
+#define SIDECAML_STATES(X)                                                                                             \
+    X(FREE, 0)                                                                                                         \
+    X(SUBMITTED, 1)                                                                                                    \
+    X(RUNNING, 2)                                                                                                      \
+    X(DONE, 3)                                                                                                         \
+    X(FAILED, 4)                                                                                                       \
+    X(ABANDONED, 5)
+
+enum sidecaml_state {
+#define SIDECAML_STATE_ENUM(NAME, code) SIDECAML_STATE_##NAME = (code),
+    SIDECAML_STATES(SIDECAML_STATE_ENUM)
+#undef SIDECAML_STATE_ENUM
+};
+
+/* At offset 0 of a segment. Written once, before the segment is handed out. */
+struct sidecaml_segment_header {
+    uint8_t magic[SIDECAML_MAGIC_BYTES];
+    uint32_t abi_version; /* read before any length is believed */
+    uint32_t header_bytes;
+    uint64_t segment_bytes;
+    uint64_t fingerprint; /* of the signature, as the control socket gives it */
+    uint32_t slot_count;
+    uint32_t input_count;
+    uint32_t output_count;
+    uint32_t reserved0;
+    uint64_t tensors_offset;
+    uint64_t client_offset;
+    uint64_t slots_offset;
+    uint64_t dims_offset;
+    uint64_t arrays_offset;
+    uint8_t reserved1[40];
+};
+
+#define SIDECAML_TENSOR_OUTPUT 1u  /* otherwise an input */
+#define SIDECAML_TENSOR_DYNAMIC 2u /* the dims of each request stand in the dims area */
+
+/* At tensors_offset: inputs first, then outputs, in the signature's order. Written once. */
+struct sidecaml_tensor_descriptor {
+    uint32_t dtype;
+    uint32_t rank;
+    uint32_t flags;
+    uint32_t reserved0;
+    uint64_t array_offset; /* of slot 0 */
+    uint64_t slot_stride;  /* bytes from one slot to the next */
+    uint64_t max_bytes;    /* of one slot, at max_dims */
+    uint64_t max_dims[SIDECAML_MAX_RANK];
+    uint8_t name[SIDECAML_NAME_BYTES]; /* UTF-8, NUL padded, cut if longer: for people, never compared */
+};
+
+/* At client_offset: what the client tells its worker. The worker only ever exchanges `waiting` to 0. */
+struct sidecaml_client_block {
+    _Atomic uint32_t waiting; /* 1 while the client sleeps, or is about to, on the answer doorbell */
+    _Atomic uint32_t core;    /* processor the client last ran on, plus 1; 0 when unknown */
+    uint8_t reserved0[120];
+};
+
+/* At slots_offset. The first line is all that travels between the two cores for a request. */
+struct sidecaml_slot {
+    _Atomic uint64_t word;
+    uint64_t deadline_ns;  /* client; CLOCK_MONOTONIC, 0 for none */
+    uint64_t submitted_ns; /* client; 0 when not asked for */
+    uint64_t seen_ns;      /* worker; 0 when not asked for */
+    uint64_t started_ns;   /* worker */
+    uint64_t finished_ns;  /* worker */
+    int32_t status;        /* worker; 0, or the negative of an error code */
+    uint32_t flags;        /* client; SIDECAML_SLOT_STAMPS */
+    uint64_t reserved0;
+    uint8_t reserved1[60];
+    uint32_t message_bytes; /* worker; of `message`, when FAILED */
+    uint8_t message[SIDECAML_MESSAGE_BYTES];
+};
+
+#define SIDECAML_SLOT_STAMPS 1u /* all four stamps, not only the worker's two */
+
+/* At dims_offset, one per slot and tensor (slot-major): the dims of this request, for dynamic tensors only.
+ * The client writes an input's, the worker an output's. */
+struct sidecaml_dims {
+    uint64_t dim[SIDECAML_MAX_RANK];
+};
+
+/* A page of its own: what a worker publishes about itself. Everyone else maps it read-only. */
+struct sidecaml_status_page {
+    uint8_t magic[SIDECAML_MAGIC_BYTES];
+    uint32_t abi_version;
+    uint32_t pid;
+    uint64_t started_ns; /* CLOCK_MONOTONIC */
+    uint8_t reserved0[104];
+
+    _Atomic uint32_t parked; /* 1 while the worker sleeps, or is about to */
+    _Atomic uint32_t core;   /* processor the worker last ran on, plus 1; 0 when unknown */
+    uint8_t reserved1[120];
+
+    _Atomic uint64_t heartbeat_ns; /* when the worker last looked for work; CLOCK_MONOTONIC */
+    _Atomic uint64_t served;       /* requests that ended DONE */
+    _Atomic uint64_t failed;       /* requests that ended FAILED */
+    _Atomic uint64_t abandoned;    /* requests whose client had given up when they ended */
+    _Atomic uint64_t parks;        /* times the worker went to sleep */
+    _Atomic uint64_t channels;     /* channels attached now */
+    uint8_t reserved2[80];
+
+    uint8_t reserved3[3712];
+};
+
+_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2, "slot words need address-free atomics");
+_Static_assert(sizeof(_Atomic uint64_t) == 8 && sizeof(_Atomic uint32_t) == 4, "atomics are laid out as plain words");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the layout is little-endian");
+
+#define SIDECAML_AT(type, field, offset)                                                                               \
+    _Static_assert(offsetof(struct type, field) == (offset), #type "." #field " lies at " #offset)
+
+SIDECAML_AT(sidecaml_segment_header, abi_version, 8);
+SIDECAML_AT(sidecaml_segment_header, header_bytes, 12);
+SIDECAML_AT(sidecaml_segment_header, segment_bytes, 16);
+SIDECAML_AT(sidecaml_segment_header, fingerprint, 24);
+SIDECAML_AT(sidecaml_segment_header, slot_count, 32);
+SIDECAML_AT(sidecaml_segment_header, input_count, 36);
+SIDECAML_AT(sidecaml_segment_header, output_count, 40);
+SIDECAML_AT(sidecaml_segment_header, tensors_offset, 48);
+SIDECAML_AT(sidecaml_segment_header, client_offset, 56);
+SIDECAML_AT(sidecaml_segment_header, slots_offset, 64);
+SIDECAML_AT(sidecaml_segment_header, dims_offset, 72);
+SIDECAML_AT(sidecaml_segment_header, arrays_offset, 80);
+_Static_assert(sizeof(struct sidecaml_segment_header) == 128, "header size");
+
+SIDECAML_AT(sidecaml_tensor_descriptor, rank, 4);
+SIDECAML_AT(sidecaml_tensor_descriptor, flags, 8);
+SIDECAML_AT(sidecaml_tensor_descriptor, array_offset, 16);
+SIDECAML_AT(sidecaml_tensor_descriptor, slot_stride, 24);
+SIDECAML_AT(sidecaml_tensor_descriptor, max_bytes, 32);
+SIDECAML_AT(sidecaml_tensor_descriptor, max_dims, 40);
+SIDECAML_AT(sidecaml_tensor_descriptor, name, 168);
+_Static_assert(sizeof(struct sidecaml_tensor_descriptor) == 256, "tensor descriptor size");
+
+SIDECAML_AT(sidecaml_client_block, core, 4);
+_Static_assert(sizeof(struct sidecaml_client_block) == SIDECAML_LINE_PAIR, "client block size");
+
+SIDECAML_AT(sidecaml_slot, deadline_ns, 8);
+SIDECAML_AT(sidecaml_slot, submitted_ns, 16);
+SIDECAML_AT(sidecaml_slot, seen_ns, 24);
+SIDECAML_AT(sidecaml_slot, started_ns, 32);
+SIDECAML_AT(sidecaml_slot, finished_ns, 40);
+SIDECAML_AT(sidecaml_slot, status, 48);
+SIDECAML_AT(sidecaml_slot, flags, 52);
+SIDECAML_AT(sidecaml_slot, message_bytes, 124);
+SIDECAML_AT(sidecaml_slot, message, 128);
+_Static_assert(sizeof(struct sidecaml_slot) == 512, "slot size");
+
+_Static_assert(sizeof(struct sidecaml_dims) == 128, "dims size");
+
+SIDECAML_AT(sidecaml_status_page, pid, 12);
+SIDECAML_AT(sidecaml_status_page, started_ns, 16);
+SIDECAML_AT(sidecaml_status_page, parked, 128);
+SIDECAML_AT(sidecaml_status_page, core, 132);
+SIDECAML_AT(sidecaml_status_page, heartbeat_ns, 256);
+SIDECAML_AT(sidecaml_status_page, served, 264);
+SIDECAML_AT(sidecaml_status_page, failed, 272);
+SIDECAML_AT(sidecaml_status_page, abandoned, 280);
+SIDECAML_AT(sidecaml_status_page, parks, 288);
+SIDECAML_AT(sidecaml_status_page, channels, 296);
+_Static_assert(sizeof(struct sidecaml_status_page) == SIDECAML_PAGE_BYTES, "status page size");
+
+#undef SIDECAML_AT
+
+#endif
