@@ -157,7 +157,7 @@ int sidecaml_channel_spin(sidecaml_channel *channel, uint32_t slot, uint64_t spi
 
 /* Waits by the channel's policy until the slot is DONE or FAILED (results as poll), the deadline passed (-TIMEOUT: the
  * slot is abandoned, and answers -BUSY at claim until the worker is done with it), the daemon or worker is gone
- * (-SERVER_GONE), or about 10 ms of spinning or a signal interrupted (-AGAIN: call again). */
+ * (-SERVER_GONE), or it was interrupted by a signal, a spurious wake-up or 10 ms of spinning (-AGAIN: call again). */
 int sidecaml_channel_wait(sidecaml_channel *channel, uint32_t slot, uint64_t deadline_ns);
 
 /* Gives back a slot that is DONE or FAILED; its outputs may no longer be read. -INVALID otherwise. */
@@ -175,8 +175,10 @@ void sidecaml_channel_disarm(sidecaml_channel *channel);
 /* The text of a FAILED slot, NUL-terminated, control characters replaced; returns its length. Read before release. */
 size_t sidecaml_channel_message(const sidecaml_channel *channel, uint32_t slot, char *out, size_t room);
 
-/* Why the channel is gone, as the daemon said it; "" when it is not or nothing was said. */
-const char *sidecaml_channel_gone_text(const sidecaml_channel *channel);
+/* Whether the channel is gone, as far as its waits have seen. */
+bool sidecaml_channel_gone(const sidecaml_channel *channel);
+/* The daemon's last words on it: the raw event message (msgpack), or NULL when there was none (end-of-file). */
+const uint8_t *sidecaml_channel_gone_event(const sidecaml_channel *channel, size_t *bytes);
 
 struct sidecaml_stamps {
     uint64_t submitted_ns, seen_ns, started_ns, finished_ns; /* 0 when not taken */
@@ -287,6 +289,9 @@ struct sidecaml_dim_binding {
 int sidecaml_control_open(int control_fd, const char *model, uint32_t slots, const struct sidecaml_dim_binding *dims,
                           uint32_t dim_count, enum sidecaml_policy policy, uint64_t timeout_ns, sidecaml_channel **out,
                           struct sidecaml_models *out_models, struct sidecaml_failure *why);
+
+/* Why a gone channel is gone, from its last event; SERVER_GONE's own text when the daemon said nothing. */
+void sidecaml_control_gone(const sidecaml_channel *channel, struct sidecaml_failure *why);
 
 /* A round trip over the control socket. */
 int sidecaml_control_ping(int control_fd, uint64_t timeout_ns, struct sidecaml_failure *why);

@@ -1,0 +1,54 @@
+#define _GNU_SOURCE /* the strerror_r that returns the text */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "failure.h"
+
+const char *sidecaml_error_name(int code) {
+    switch (code < 0 ? -code : code) {
+    case SIDECAML_OK:
+        return "OK";
+#define SIDECAML_ERROR(NAME, number, text)                                                                             \
+    case (number):                                                                                                     \
+        return #NAME;
+#include "sidecaml/errors.def"
+#undef SIDECAML_ERROR
+    default:
+        return "UNKNOWN";
+    }
+}
+
+const char *sidecaml_error_text(int code) {
+    switch (code < 0 ? -code : code) {
+    case SIDECAML_OK:
+        return "no error";
+#define SIDECAML_ERROR(NAME, number, text)                                                                             \
+    case (number):                                                                                                     \
+        return text;
+#include "sidecaml/errors.def"
+#undef SIDECAML_ERROR
+    default:
+        return "an error code that this version does not know";
+    }
+}
+
+int fail(struct sidecaml_failure *why, int code, const char *format, ...) {
+    if (why) {
+        why->code = code;
+        va_list arguments;
+        va_start(arguments, format);
+        vsnprintf(why->text, sizeof why->text, format, arguments);
+        va_end(arguments);
+    }
+    return -code;
+}
+
+int fail_errno(struct sidecaml_failure *why, const char *what) {
+    int number = errno;
+    char text[128];
+    /* GNU strerror_r: thread-safe, and may ignore the buffer. */
+    return fail(why, number == ENOMEM ? SIDECAML_E_NO_MEMORY : SIDECAML_E_SYSTEM, "%s: %s", what,
+                strerror_r(number, text, sizeof text));
+}

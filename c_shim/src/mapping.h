@@ -1,0 +1,39 @@
+/* Shared memory of a descriptor. */
+#ifndef SIDECAML_MAPPING_H
+#define SIDECAML_MAPPING_H
+
+#include "sidecaml/sidecaml.h"
+
+struct mapping {
+    uint8_t *base;
+    uint64_t bytes;
+};
+
+/* Maps the whole object (its size by fstat), pages present from the start where `populate` is set. */
+int mapping_open(struct mapping *out, int fd, bool writable, bool populate, const char *what,
+                 struct sidecaml_failure *why);
+void mapping_close(struct mapping *mapping);
+
+static inline struct sidecaml_slot *slots_of(uint8_t *base, const struct sidecaml_layout *layout) {
+    return (struct sidecaml_slot *)(base + layout->slots_offset);
+}
+
+static inline struct sidecaml_client_block *client_block_of(uint8_t *base, const struct sidecaml_layout *layout) {
+    return (struct sidecaml_client_block *)(base + layout->client_offset);
+}
+
+static inline uint32_t tensor_count_of(const struct sidecaml_layout *layout) {
+    return layout->input_count + layout->output_count;
+}
+
+/* NULL when slot or tensor is out of range. */
+void *tensor_at(uint8_t *base, const struct sidecaml_layout *layout, uint32_t slot, uint32_t tensor);
+
+/* The dims of a slot's tensor, out of shared memory where they are dynamic: each is read once and checked against the
+ * maximum. Returns the rank, -INVALID out of range, or -BAD_DIMS. */
+int dims_read(uint8_t *base, const struct sidecaml_layout *layout, uint32_t slot, uint32_t tensor, uint64_t *out);
+/* -INVALID out of range, for another rank, or for other dims of a static tensor; -BAD_DIMS beyond the maximum. */
+int dims_write(uint8_t *base, const struct sidecaml_layout *layout, uint32_t slot, uint32_t tensor,
+               const uint64_t *dims, uint32_t rank);
+
+#endif

@@ -1,0 +1,33 @@
+#include "wait.h"
+
+#include "atomics.h"
+#include "doorbell.h"
+
+int client_park(struct sidecaml_client_block *block, const struct ring_client *ring, uint32_t slot) {
+    store32(&block->waiting, 1, seq_cst);
+    return ring_poll_seq_cst(ring, slot);
+}
+
+void client_unpark(struct sidecaml_client_block *block, int answer_fd) {
+    /* Relaxed: the worker only decides by it whether to post. If it has exchanged the flag already, its post is there
+     * or on its way, and at most one: taken back now, or the cause of one spurious wake-up later. */
+    if (!exchange32(&block->waiting, 0, relaxed)) doorbell_drain(answer_fd, 1);
+}
+
+void client_wake(struct sidecaml_client_block *block, int answer_fd) {
+    /* Looks before it exchanges: the line stays shared between the two cores while nobody sleeps. The exchange makes
+     * it one post a sleep, however many answers come. */
+    if (load32(&block->waiting, seq_cst) && exchange32(&block->waiting, 0, seq_cst)) doorbell_post(answer_fd);
+}
+
+void worker_park(struct sidecaml_status_page *status) {
+    store32(&status->parked, 1, seq_cst);
+}
+
+void worker_unpark(struct sidecaml_status_page *status) {
+    store32(&status->parked, 0, relaxed); /* a client that still sees 1 posts once too often */
+}
+
+void worker_wake(const struct sidecaml_status_page *status, int request_fd) {
+    if (load32(&status->parked, seq_cst)) doorbell_post(request_fd);
+}
