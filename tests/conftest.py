@@ -1,0 +1,76 @@
+"""Fixtures of every tier: a real daemon, and a check that each test leaves nothing behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+# Before anything loads ONNX Runtime: it would open a database under the home directory otherwise.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+os.environ["SIDECAML_TEST_MARK"] = uuid.uuid4().hex
+
+from daemon_process import Daemon, marked_processes, open_descriptors  # noqa: E402 (reads the mark)
+
+TEST_TIMEOUT_S = 120
+SHARED_MEMORY = Path("/dev/shm")
+
+StartDaemon = Callable[..., Daemon]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test a watchdog."""
+    for item in items:
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TEST_TIMEOUT_S))
+
+
+def shared_memory_names() -> set[str]:
+    """List the names of ours in shared memory."""
+    return {entry.name for entry in SHARED_MEMORY.iterdir() if entry.name.startswith("sidecaml")}
+
+
+def assert_vanishes(what: str, left: Callable[[], object], patience_s: float = 5.0) -> None:
+    """Fail when there is still something left after the time."""
+    end = time.monotonic() + patience_s
+    while (found := left()) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not found, f"{what}: {found}"
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """Fail a test that leaves shared memory, a process or an open descriptor behind."""
+    names, processes, descriptors = shared_memory_names(), set(marked_processes()), set(open_descriptors())
+    yield
+    gc.collect()
+    # Another run's daemon may hold a name for the moment between its creation and its unlinking, so names get time.
+    assert_vanishes("names left in /dev/shm", lambda: shared_memory_names() - names)
+    assert_vanishes("processes left", lambda: {p: what for p, what in marked_processes().items() if p not in processes})
+    # Listing a folder takes a descriptor itself, which is gone when its link is read: open_descriptors leaves it out.
+    left = {fd: what for fd, what in open_descriptors().items() if fd not in descriptors}
+    assert not left, f"descriptors left open: {left}"
+
+
+@pytest.fixture
+def daemon(nothing_left: None, tmp_path: Path) -> Iterator[StartDaemon]:
+    """Start daemons, each in a folder of its own: `daemon({"name": path}, *arguments)`; they end with the test."""
+    started: list[Daemon] = []
+
+    def start(models: Mapping[str, Path], *args: str, ready: bool = True, env: Mapping[str, str] | None = None) -> Daemon:
+        folder = tmp_path / f"daemon{len(started)}"
+        folder.mkdir()
+        running = Daemon(folder, models, *args, ready=False, env=env)
+        started.append(running)
+        if ready:
+            running.wait_ready()
+        return running
+
+    yield start
+    for running in started:
+        running.stop()

@@ -1,0 +1,140 @@
+"""Small ONNX models for the tests, each written to the path given: `from models import small_mlp`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET = 17
+IR_VERSION = 8
+SEED = 20240607
+
+Shape = Sequence[int | str]
+
+ONNX_TYPES = {
+    "float32": TensorProto.FLOAT,
+    "float64": TensorProto.DOUBLE,
+    "float16": TensorProto.FLOAT16,
+    "bfloat16": TensorProto.BFLOAT16,
+    "int8": TensorProto.INT8,
+    "int16": TensorProto.INT16,
+    "int32": TensorProto.INT32,
+    "int64": TensorProto.INT64,
+    "uint8": TensorProto.UINT8,
+    "uint16": TensorProto.UINT16,
+    "uint32": TensorProto.UINT32,
+    "uint64": TensorProto.UINT64,
+    "bool": TensorProto.BOOL,
+    "string": TensorProto.STRING,
+}
+
+
+def value(name: str, dtype: str, shape: Shape) -> onnx.ValueInfoProto:
+    """Describe one input or output; a dimension given as a string is dynamic."""
+    return helper.make_tensor_value_info(name, ONNX_TYPES[dtype], list(shape))
+
+
+def save(
+    path: Path,
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Sequence[onnx.ValueInfoProto],
+    outputs: Sequence[onnx.ValueInfoProto],
+    constants: dict[str, np.ndarray] | None = None,
+) -> Path:
+    """Write a checked model of these nodes."""
+    initializers = [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()]
+    graph = helper.make_graph(list(nodes), path.stem, list(inputs), list(outputs), initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def identity(dtype: str, shape: Shape, path: Path) -> Path:
+    """`y` = `x`, of any element type and shape."""
+    node = helper.make_node("Identity", ["x"], ["y"])
+    return save(path, [node], [value("x", dtype, shape)], [value("y", dtype, shape)])
+
+
+def small_mlp(path: Path) -> Path:
+    """`x` float32[1,64] to `y` float32[1,10] through two hidden layers of 256."""
+    return _mlp(path, 1)
+
+
+def dynamic_mlp(path: Path) -> Path:
+    """The network of `small_mlp` over `x` float32[N,64]."""
+    return _mlp(path, "N")
+
+
+def _mlp(path: Path, batch: int | str) -> Path:
+    random = np.random.default_rng(SEED)
+    sizes = [64, 256, 256, 10]
+    constants: dict[str, np.ndarray] = {}
+    nodes = []
+    current = "x"
+    for layer, (rows, columns) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        last = layer == len(sizes) - 2
+        constants[f"w{layer}"] = (random.standard_normal((rows, columns)) / np.sqrt(rows)).astype(np.float32)
+        constants[f"b{layer}"] = random.standard_normal(columns).astype(np.float32)
+        gemm = "y" if last else f"g{layer}"
+        nodes.append(helper.make_node("Gemm", [current, f"w{layer}", f"b{layer}"], [gemm]))
+        if not last:
+            nodes.append(helper.make_node("Relu", [gemm], [f"r{layer}"]))
+            current = f"r{layer}"
+    return save(path, nodes, [value("x", "float32", [batch, 64])], [value("y", "float32", [batch, 10])], constants)
+
+
+def two_in_two_out(path: Path) -> Path:
+    """`a` float32[3,4] and `b` int64[] to `sum` = a + b and `shape` = [3, 4]."""
+    nodes = [
+        helper.make_node("Cast", ["b"], ["b_float"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["a", "b_float"], ["sum"]),
+        helper.make_node("Shape", ["a"], ["shape"]),
+    ]
+    inputs = [value("a", "float32", [3, 4]), value("b", "int64", [])]
+    return save(path, nodes, inputs, [value("sum", "float32", [3, 4]), value("shape", "int64", [2])])
+
+
+def slow(path: Path) -> Path:
+    """`n` matrix products of 128 x 128 in a row, some 20 µs each: `n` int64[] to `y` float32[128,128]."""
+    size = 128
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["state", "step"], ["next"]),
+            helper.make_node("Identity", ["going"], ["still_going"]),
+        ],
+        "body",
+        [value("index", "int64", []), value("going", "bool", []), value("state", "float32", [size, size])],
+        [value("still_going", "bool", []), value("next", "float32", [size, size])],
+    )
+    node = helper.make_node("Loop", ["n", "", "start"], ["y"], body=body)
+    constants = {"start": np.eye(size, dtype=np.float32), "step": np.roll(np.eye(size, dtype=np.float32), 1, axis=1)}
+    return save(path, [node], [value("n", "int64", [])], [value("y", "float32", [size, size])], constants)
+
+
+def fails_inside(path: Path) -> Path:
+    """`x` float32[6] seen as `shape` int64[2]: `y` = `x` + its sum, and a kernel's error when the shape cannot hold 6."""
+    nodes = [
+        helper.make_node("Reshape", ["x", "shape"], ["seen"]),
+        helper.make_node("ReduceSum", ["seen"], ["total"], keepdims=0),
+        helper.make_node("Add", ["x", "total"], ["y"]),
+    ]
+    inputs = [value("x", "float32", [6]), value("shape", "int64", [2])]
+    return save(path, nodes, inputs, [value("y", "float32", [6])])
+
+
+def data_dependent(path: Path) -> Path:
+    """Positions of what is not zero: `x` float32[8] to `y` int64[1,count]."""
+    node = helper.make_node("NonZero", ["x"], ["y"])
+    return save(path, [node], [value("x", "float32", [8])], [value("y", "int64", [1, "count"])])
+
+
+def scalar(path: Path) -> Path:
+    """`y` = 2 `x`, both float32[]."""
+    node = helper.make_node("Mul", ["x", "two"], ["y"])
+    constants = {"two": np.array(2, dtype=np.float32)}
+    return save(path, [node], [value("x", "float32", [])], [value("y", "float32", [])], constants)
