@@ -1,0 +1,101 @@
+(* Generated from c_shim/include/sidecaml by `make -C c_shim generate`: edit it there. *)
+
+let abi_version = 1
+let max_rank = 16
+let max_tensors = 256
+let max_slots = 1024
+let name_bytes = 88
+let message_bytes = 384
+let page_bytes = 4096
+let tensor_align = 64
+let control_bytes = 65536
+
+let policy_spin = 0 (* never sleep *)
+let policy_adaptive = 1 (* spin for a while, then sleep *)
+let policy_block = 2 (* sleep at once *)
+
+let dtype_float32 = 1
+let dtype_float64 = 2
+let dtype_float16 = 3
+let dtype_bfloat16 = 4
+let dtype_int8 = 5
+let dtype_int16 = 6
+let dtype_int32 = 7
+let dtype_int64 = 8
+let dtype_uint8 = 9
+let dtype_uint16 = 10
+let dtype_uint32 = 11
+let dtype_uint64 = 12
+let dtype_bool = 13
+
+let dtypes =
+  [
+    (1, "float32", 4);
+    (2, "float64", 8);
+    (3, "float16", 2);
+    (4, "bfloat16", 2);
+    (5, "int8", 1);
+    (6, "int16", 2);
+    (7, "int32", 4);
+    (8, "int64", 8);
+    (9, "uint8", 1);
+    (10, "uint16", 2);
+    (11, "uint32", 4);
+    (12, "uint64", 8);
+    (13, "bool", 1);
+  ]
+
+let error_timeout = 1
+let error_full = 2
+let error_busy = 3
+let error_server_gone = 4
+let error_worker_crashed = 5
+let error_engine = 6
+let error_bad_dims = 7
+let error_output_too_large = 8
+let error_unknown_model = 20
+let error_model_failed = 21
+let error_too_many_slots = 22
+let error_no_space = 23
+let error_unsupported = 24
+let error_limit = 25
+let error_shutting_down = 26
+let error_abi_mismatch = 40
+let error_protocol = 41
+let error_connect = 42
+let error_corrupt = 43
+let error_denied = 44
+let error_invalid = 60
+let error_system = 61
+let error_no_memory = 62
+let error_pending = 80
+let error_again = 81
+
+let errors =
+  [
+    (1, "TIMEOUT", "the deadline passed before the answer came");
+    (2, "FULL", "every slot of the channel is in use: release one first");
+    (3, "BUSY", "the worker still runs a request that timed out in this slot: try again later");
+    (4, "SERVER_GONE", "the daemon or the channel's worker is gone: connect and open again");
+    (5, "WORKER_CRASHED", "the worker died while it ran this request");
+    (6, "ENGINE", "the model failed on this request");
+    (7, "BAD_DIMS", "dimensions that the model or the channel does not take");
+    (8, "OUTPUT_TOO_LARGE", "an output is larger than the channel's room for it: open with larger dims");
+    (20, "UNKNOWN_MODEL", "the daemon has no model of that name");
+    (21, "MODEL_FAILED", "the model could not be loaded");
+    (22, "TOO_MANY_SLOTS", "more slots than the daemon allows");
+    (23, "NO_SPACE", "not enough shared memory for the channel");
+    (24, "UNSUPPORTED", "the model uses something that the channel cannot carry");
+    (25, "LIMIT", "a limit of the daemon is reached");
+    (26, "SHUTTING_DOWN", "the daemon is shutting down");
+    (40, "ABI_MISMATCH", "client and daemon speak different versions of the protocol");
+    (41, "PROTOCOL", "a control message that is not part of the protocol");
+    (42, "CONNECT", "no daemon answers at the socket");
+    (43, "CORRUPT", "shared memory that is not laid out as the protocol says");
+    (44, "DENIED", "not allowed for this user");
+    (60, "INVALID", "a call that the library does not allow");
+    (61, "SYSTEM", "the operating system refused a call");
+    (62, "NO_MEMORY", "out of memory");
+    (80, "PENDING", "no answer yet");
+    (81, "AGAIN", "interrupted before there was an answer: call again");
+  ]
