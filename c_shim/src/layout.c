@@ -127,15 +127,25 @@ void sidecaml_segment_format(void *base, const struct sidecaml_layout *layout) {
 
 /* --- Reading ----------------------------------------------------------------------------------------------------- */
 
+static bool all_zero(const void *bytes, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (((const uint8_t *)bytes)[i]) return false;
+    return true;
+}
+
 static int check_tensor(const struct sidecaml_layout *layout, uint32_t index, struct sidecaml_failure *why) {
     const struct sidecaml_tensor_descriptor *tensor = &layout->tensor[index];
     uint64_t bytes, stride, array;
     char name[32];
     __builtin_snprintf(name, sizeof name, "#%u", index);
     int status = tensor_bytes(name, tensor->dtype, tensor->rank, tensor->max_dims, &bytes, NULL);
-    if (status < 0 || bytes != tensor->max_bytes)
+    if (status < 0 || bytes != tensor->max_bytes ||
+        !all_zero(&tensor->max_dims[tensor->rank], (SIDECAML_MAX_RANK - tensor->rank) * sizeof tensor->max_dims[0]))
         return fail(why, SIDECAML_E_CORRUPT, "tensor descriptor %u: type, dimensions and max_bytes %llu disagree", index,
                     (unsigned long long)tensor->max_bytes);
+    if (tensor->flags & ~(SIDECAML_TENSOR_OUTPUT | SIDECAML_TENSOR_DYNAMIC) || tensor->reserved0)
+        return fail(why, SIDECAML_E_CORRUPT, "tensor descriptor %u: flags 0x%x, reserved 0x%x", index, tensor->flags,
+                    tensor->reserved0);
     if (((tensor->flags & SIDECAML_TENSOR_OUTPUT) != 0) != (index >= layout->input_count))
         return fail(why, SIDECAML_E_CORRUPT, "tensor descriptor %u: inputs must come before outputs", index);
     if (!stride_of(bytes, &stride) || tensor->slot_stride < stride || tensor->slot_stride % SIDECAML_TENSOR_ALIGN ||
@@ -156,6 +166,9 @@ static int check_header(const struct sidecaml_segment_header *header, uint64_t b
     if (header->header_bytes != sizeof *header || header->segment_bytes != bytes)
         return fail(why, SIDECAML_E_CORRUPT, "the segment says it has %llu bytes and is %llu long",
                     (unsigned long long)header->segment_bytes, (unsigned long long)bytes);
+    if (bytes % SIDECAML_PAGE_BYTES || header->reserved0 || !all_zero(header->reserved1, sizeof header->reserved1))
+        return fail(why, SIDECAML_E_CORRUPT, "the segment is no multiple of a page, or its header's reserved bytes are "
+                                             "not zero");
     if (header->slot_count < 1 || header->slot_count > SIDECAML_MAX_SLOTS ||
         header->input_count > SIDECAML_MAX_TENSORS || header->output_count > SIDECAML_MAX_TENSORS - header->input_count)
         return fail(why, SIDECAML_E_CORRUPT, "the segment says it has %u slots, %u inputs and %u outputs",
