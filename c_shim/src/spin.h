@@ -4,9 +4,9 @@
 
 #include "sidecaml/sidecaml.h"
 
-/* About twice a parked round trip on a virtual machine (55 us measured between two cores): spinning as long as
- * sleeping would cost is at most twice as dear as the best choice, whatever comes. */
-#define SPIN_ADAPTIVE_NS 100000u
+/* The longest spin before sleeping. A parked round trip takes 55 us on a virtual machine, so beyond this waking costs
+ * less than a fifth of the wait, and the core is better given back. */
+#define SPIN_ADAPTIVE_NS 300000u
 /* A spin that never sleeps looks up this often: at the control socket, and for the caller's signals. */
 #define SPIN_CHUNK_NS 10000000u
 /* Looks at the word between two looks at the clock (about 1 us). */
