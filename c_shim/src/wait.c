@@ -9,9 +9,11 @@ int client_park(struct sidecaml_client_block *block, const struct ring_client *r
 }
 
 void client_unpark(struct sidecaml_client_block *block, int answer_fd) {
-    /* Relaxed: the worker only decides by it whether to post. If it has exchanged the flag already, its post is there
-     * or on its way, and at most one: taken back now, or the cause of one spurious wake-up later. */
-    if (!exchange32(&block->waiting, 0, relaxed)) doorbell_drain(answer_fd, 1);
+    /* Relaxed: the worker only decides by it whether to post. */
+    store32(&block->waiting, 0, relaxed);
+    /* At most one post a park, so one taken back each time keeps the doorbell quiet. Always, not only when the worker
+     * took the flag: a post that came after the previous unpark would otherwise end every sleep to come at once. */
+    doorbell_drain(answer_fd, 1);
 }
 
 void client_wake(struct sidecaml_client_block *block, int answer_fd) {
