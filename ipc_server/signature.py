@@ -1,0 +1,161 @@
+"""A model's signature: its inputs and outputs, and what an open makes of their named dimensions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from ipc_server.abi import MAX_RANK, MAX_TENSORS, Dtype, ErrorCode
+from ipc_server.errors import SidecamlError
+from ipc_server.messages import shown
+from ipc_server.suggest import hint
+
+# Keeps every product of an open's dims far from wrapping where C computes with 64 bits.
+LARGEST_DIM = 2**40
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One input or output; a dimension that is a string is dynamic and named so."""
+
+    name: str
+    dtype: Dtype
+    shape: tuple[int | str, ...]
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether some dimension may differ from request to request."""
+        return any(isinstance(dim, str) for dim in self.shape)
+
+    def describe(self) -> dict[str, Any]:
+        """Give the protocol's form."""
+        return {"name": self.name, "dtype": self.dtype.name.lower(), "shape": list(self.shape)}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A tensor of one channel: its dimensions have their maxima."""
+
+    name: str
+    dtype: Dtype
+    output: bool
+    dynamic: bool
+    max_dims: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """All inputs and outputs of a model, in its order."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+    @property
+    def fingerprint(self) -> int:
+        """First 8 bytes of the SHA-256 of a canonical encoding: the same on every machine and in every release."""
+        tensors = [
+            [[tensor.name, int(tensor.dtype), list(tensor.shape)] for tensor in group]
+            for group in (self.inputs, self.outputs)
+        ]
+        return int.from_bytes(hashlib.sha256(msgpack.packb(tensors)).digest()[:8], "little")
+
+    @property
+    def dim_names(self) -> list[str]:
+        """Names of the dynamic dimensions, each once, in order of appearance."""
+        dims = (dim for tensor in (*self.inputs, *self.outputs) for dim in tensor.shape)
+        return list(dict.fromkeys(dim for dim in dims if isinstance(dim, str)))
+
+    def describe(self) -> dict[str, Any]:
+        """Give the protocol's form: `inputs` and `outputs`."""
+        return {
+            "inputs": [tensor.describe() for tensor in self.inputs],
+            "outputs": [tensor.describe() for tensor in self.outputs],
+        }
+
+    def bind(self, maxima: Mapping[str, int]) -> tuple[TensorSpec, ...]:
+        """Give every dynamic dimension its maximum: the channel's tensors, inputs first.
+
+        Raises BAD_DIMS for a dimension without a maximum, a maximum without a dimension, and an unusable number.
+        """
+        names = self.dim_names
+        for name, most in maxima.items():
+            if name not in names:
+                raise _bad_dims(f"no dimension of the model is called {shown(name)}: {hint(name, names)}")
+            if not 1 <= most <= LARGEST_DIM:
+                raise _bad_dims(f"dimension {shown(name)}: expected a maximum from 1 to {LARGEST_DIM}, got {most}")
+        missing = [name for name in names if name not in maxima]
+        if missing:
+            listed = ", ".join(shown(name) for name in missing)
+            raise _bad_dims(f"dimension {listed} of the model is dynamic: give its maximum in `dims` at open")
+        return tuple(
+            TensorSpec(tensor.name, tensor.dtype, output, tensor.dynamic, _maximum_dims(tensor, maxima))
+            for output, group in ((False, self.inputs), (True, self.outputs))
+            for tensor in group
+        )
+
+
+def signature_of(body: Mapping[str, Any]) -> Signature:
+    """Read `inputs` and `outputs` in the protocol's form; PROTOCOL when they are not."""
+    signature = Signature(_tensors(body.get("inputs")), _tensors(body.get("outputs")))
+    count = len(signature.inputs) + len(signature.outputs)
+    if count > MAX_TENSORS:
+        raise SidecamlError(
+            ErrorCode.UNSUPPORTED, f"the model has {count} inputs and outputs: a channel carries at most {MAX_TENSORS}"
+        )
+    return signature
+
+
+def _tensors(value: object) -> tuple[Tensor, ...]:
+    if not isinstance(value, list):
+        raise _bad_form("a list of tensors", value)
+    return tuple(_tensor(item) for item in value)
+
+
+def _tensor(value: object) -> Tensor:
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        raise _bad_form("a tensor with a name", value)
+    try:
+        dtype = Dtype[str(value.get("dtype")).upper()]
+    except KeyError:
+        raise _bad_form(f"the dtype of tensor {shown(value['name'])}", value.get("dtype")) from None
+    return Tensor(value["name"], dtype, _shape(value["name"], value.get("shape")))
+
+
+def _shape(name: str, value: object) -> tuple[int | str, ...]:
+    if not isinstance(value, list) or not all(_is_dim(dim) for dim in value):
+        raise _bad_form(f"the shape of tensor {shown(name)}", value)
+    if len(value) > MAX_RANK:
+        raise SidecamlError(
+            ErrorCode.UNSUPPORTED, f"tensor {shown(name)} has {len(value)} dimensions: at most {MAX_RANK} are carried"
+        )
+    return tuple(value)
+
+
+def _is_dim(dim: object) -> bool:
+    if isinstance(dim, str):
+        return bool(dim)
+    return isinstance(dim, int) and not isinstance(dim, bool) and 0 <= dim <= LARGEST_DIM
+
+
+def _maximum_dims(tensor: Tensor, maxima: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(maxima[dim] if isinstance(dim, str) else dim for dim in tensor.shape)
+
+
+def _bad_dims(what: str) -> SidecamlError:
+    return SidecamlError(ErrorCode.BAD_DIMS, what)
+
+
+def _bad_form(expected: str, found: object) -> SidecamlError:
+    return SidecamlError(ErrorCode.PROTOCOL, f"a model's signature: expected {expected}, got {shown(found)}")
+
+
+def text_of(tensors: Iterable[Tensor]) -> str:
+    """Show tensors on one line for people: `x float32[1,64], n int64[]`."""
+    shown_tensors = (
+        f"{tensor.name} {tensor.dtype.name.lower()}[{','.join(map(str, tensor.shape))}]" for tensor in tensors
+    )
+    return ", ".join(shown_tensors) or "none"
