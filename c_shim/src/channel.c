@@ -104,15 +104,19 @@ static void punch(sidecaml_channel *channel) {
         fallocate(channel->fds.segment, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)channel->segment.bytes);
 }
 
-void sidecaml_channel_close(sidecaml_channel *channel) {
+void sidecaml_channel_drop(sidecaml_channel *channel) {
     if (!channel) return;
-    punch(channel);
     close_fd(channel->fds.segment);
     close_fd(channel->fds.request);
     close_fd(channel->fds.answer);
     close_fd(channel->fds.status);
     close_fd(channel->fds.control);
     unmap(channel);
+}
+
+void sidecaml_channel_close(sidecaml_channel *channel) {
+    if (channel) punch(channel);
+    sidecaml_channel_drop(channel);
 }
 
 const struct sidecaml_layout *sidecaml_channel_layout(const sidecaml_channel *channel) {

@@ -119,6 +119,9 @@ int sidecaml_channel_attach(const struct sidecaml_channel_fds *fds, uint64_t fin
  * NULL is allowed. Nothing blocks. */
 void sidecaml_channel_close(sidecaml_channel *channel);
 
+/* As close, but leaves the pages to whoever else maps them: for finalisers, which may run while views are in use. */
+void sidecaml_channel_drop(sidecaml_channel *channel);
+
 const struct sidecaml_layout *sidecaml_channel_layout(const sidecaml_channel *channel);
 int sidecaml_channel_segment_fd(const sidecaml_channel *channel);
 /* Readable when an answer has come to somebody who announced that he sleeps; for event loops (see arm). */
