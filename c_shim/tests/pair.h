@@ -1,0 +1,39 @@
+/* A channel and a worker of one process over memfds, for the tests. */
+#ifndef SIDECAML_PAIR_H
+#define SIDECAML_PAIR_H
+
+#include "sidecaml/sidecaml.h"
+
+/* As the supervisor makes them: a segment and a status page that nothing names, doorbells in semaphore mode. */
+struct pair_fds {
+    int segment, request, answer, status;
+};
+int make_memfd(uint64_t bytes);
+int make_doorbell(void);
+int must_dup(int fd);
+/* A connected pair of sequenced-packet sockets. */
+void make_sockets(int ends[2]);
+
+struct pair {
+    sidecaml_worker *worker;
+    sidecaml_channel *channel;
+    int index;          /* of the channel in the worker */
+    int worker_control; /* the worker's end; its other end is `supervisor` */
+    int supervisor;
+    int daemon;  /* the other end of the channel's control socket */
+    int segment; /* one more descriptor of the segment */
+};
+
+/* One input "x" and one output "y" of `bytes` uint8 each. */
+void pair_layout(struct sidecaml_layout *layout, uint32_t slots, uint64_t bytes);
+void pair_open(struct pair *pair, const struct sidecaml_layout *layout, enum sidecaml_policy policy);
+/* Closes what is still open: fields may have been closed by the test and set to NULL or -1. */
+void pair_close(struct pair *pair);
+
+/* One more channel on a worker: its segment must not be given away before. */
+sidecaml_channel *pair_add_channel(sidecaml_worker *worker, const struct sidecaml_layout *layout, int status_fd,
+                                   enum sidecaml_policy policy, int *index, int *daemon);
+/* The worker alone: `status_fd` is one more descriptor of its page, `supervisor` the other end of its control. */
+sidecaml_worker *make_worker(enum sidecaml_policy policy, int *status_fd, int *control, int *supervisor);
+
+#endif
