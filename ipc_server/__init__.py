@@ -1,3 +1,3 @@
-"""The daemon and the Python side of sidecaml: PyTorch models beside another process, through shared memory."""
+"""The daemon and the Python side of sidecaml: PyTorch models beside another process."""
 
 __version__ = "0.1.0"

@@ -33,7 +33,7 @@ class ConfigError(Exception):
     """A setting that cannot be used: says which, where it came from, what was expected and what came."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Limits:
     """What one client, or all of them, may take."""
 
@@ -49,7 +49,7 @@ class Limits:
     shutdown_timeout_s: float = 10.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ModelConfig:
     """One model to serve."""
 
@@ -61,7 +61,7 @@ class ModelConfig:
     max_slots: int = Limits.max_slots
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Config:
     """Everything `sidecaml serve` needs to know."""
 
@@ -95,13 +95,12 @@ def load(
     Raises ConfigError when one of them cannot be used.
     """
     document = _read(file) if file else {}
-    _refuse_unknown(document, {"socket", "log_level", "limits", "models"}, f"file {file}")
-    gather = _Gather(environment, f"file {file}")
+    gather = _Gather(environment, file)
+    _refuse_unknown(document, {"socket", "log_level", "limits", "models"}, gather.file)
     chosen_socket = gather.value("socket", socket, document, default_socket(environment), _socket_path)
     chosen_level = gather.value("log_level", log_level, document, "info", _one_of(LOG_LEVELS))
-    limits = _limits(gather, _table(document, "limits", f"file {file}"))
-    base = file.resolve().parent if file else Path.cwd()
-    chosen_models = _models(gather, _table(document, "models", f"file {file}"), models, limits, base)
+    limits = _limits(gather, _table(document, "limits", gather.file))
+    chosen_models = _models(gather, _table(document, "models", gather.file), models, limits)
     return Config(chosen_socket, chosen_level, limits, chosen_models, gather.sources)
 
 
@@ -113,33 +112,32 @@ def default_socket(environment: Mapping[str, str] = os.environ) -> str:
 
 def client_socket(flag: str | None, environment: Mapping[str, str] = os.environ) -> Path:
     """Give the socket that a command talks to."""
-    return _Gather(environment, "").value("socket", flag, {}, default_socket(environment), _socket_path)
+    path: Path = _Gather(environment).value("socket", flag, {}, default_socket(environment), _socket_path)
+    return path
 
 
 class _Gather:
     """Takes each value from the first of its sources that has it, checks it, and remembers the source."""
 
-    def __init__(self, environment: Mapping[str, str], file: str) -> None:
+    def __init__(self, environment: Mapping[str, str], file: Path | None = None) -> None:
         self.sources: dict[str, str] = {}
+        self.file = f"file {file}"
+        # Paths in a file are relative to the file.
+        self.base = file.resolve().parent if file else Path.cwd()
         self._environment = environment
-        self.file = file
 
     def value(
-        self,
-        key: str,
-        flag: object,
-        table: Mapping[str, Any],
-        default: object,
-        check: Callable[[Any], Any],
-        parse: Callable[[str], object] = str,
+        self, key: str, flag: object, table: Mapping[str, Any], default: object, check: Callable[[Any], Any]
     ) -> Any:
         name = key.rpartition(".")[2]
         variable = f"SIDECAML_{name.upper()}"
         if flag is not None:
             return self.take(key, flag, _FLAG, check)
         # A model's own settings have no variable: it would be the same one for every model.
-        if not key.startswith("models.") and self._environment.get(variable):
-            return self.take(key, parse(self._environment[variable]), f"environment {variable}", check)
+        text = None if key.startswith("models.") else self._environment.get(variable)
+        if text:
+            found = _number(text) if isinstance(default, int | float) else text
+            return self.take(key, found, f"environment {variable}", check)
         if name in table:
             return self.take(key, table[name], self.file, check)
         return self.take(key, default, _DEFAULT, check)
@@ -182,22 +180,24 @@ def _limits(gather: _Gather, table: Mapping[str, Any]) -> Limits:
     chosen = {}
     for item in fields:
         check = _seconds if item.name.endswith("_s") else _whole(1, _LARGEST_LIMIT.get(item.name, 2**48))
-        chosen[item.name] = gather.value(f"limits.{item.name}", None, table, item.default, check, _number)
+        chosen[item.name] = gather.value(f"limits.{item.name}", None, table, item.default, check)
     return Limits(**chosen)
 
 
 def _models(
-    gather: _Gather, tables: Mapping[str, Any], flags: Sequence[str], limits: Limits, base: Path
+    gather: _Gather, tables: Mapping[str, Any], flags: Sequence[str], limits: Limits
 ) -> dict[str, ModelConfig]:
     named = _named_paths(flags)
     for name in tables:
         _check_model_name(name, gather.file)
     chosen = {
-        name: _model(gather, name, _table(tables, name, f"{gather.file}: models"), limits, base, named.get(name))
+        name: _model(gather, name, _table(tables, name, f"{gather.file}: models"), limits, named.get(name))
         for name in sorted({*tables, *named})
     }
     if not chosen:
-        raise ConfigError("no model to serve: give --model NAME=PATH, or a file with [models.NAME] and its path")
+        raise ConfigError(
+            "no model to serve: give --model NAME=PATH, or a file with [models.NAME] and its path"
+        )
     return chosen
 
 
@@ -215,16 +215,16 @@ def _named_paths(flags: Sequence[str]) -> dict[str, Path]:
 
 
 def _model(
-    gather: _Gather, name: str, table: Mapping[str, Any], limits: Limits, base: Path, flag: Path | None = None
+    gather: _Gather, name: str, table: Mapping[str, Any], limits: Limits, named: Path | None
 ) -> ModelConfig:
     key = f"models.{name}"
     known = {item.name for item in dataclasses.fields(ModelConfig)} - {"name"}
     _refuse_unknown(table, known, f"{gather.file}: [{key}]")
-    if flag is None and "path" not in table:
+    if named is None and "path" not in table:
         raise ConfigError(f"{gather.file}: [{key}]: the model's file is missing: add path = '...'")
     return ModelConfig(
         name=name,
-        path=base / gather.value(f"{key}.path", flag and str(flag), table, "", _path),
+        path=gather.base / gather.value(f"{key}.path", named and str(named), table, "", _path),
         engine=gather.value(f"{key}.engine", None, table, ModelConfig.engine, _one_of(ENGINES)),
         threads=gather.value(f"{key}.threads", None, table, ModelConfig.threads, _whole(1, LARGEST_THREADS)),
         policy=gather.value(f"{key}.policy", None, table, ModelConfig.policy, _one_of(POLICIES)),
@@ -244,7 +244,9 @@ def _socket_path(value: object) -> Path:
     path = _path(value)
     size = len(os.fsencode(path))
     if size > LONGEST_SOCKET_PATH:
-        raise ValueError(f"a path of at most {LONGEST_SOCKET_PATH} bytes, as Unix sockets have it (this one has {size})")
+        raise ValueError(
+            f"a path of at most {LONGEST_SOCKET_PATH} bytes, as Unix sockets have it, not {size}"
+        )
     return path
 
 
@@ -264,7 +266,7 @@ def _one_of(choices: Sequence[str]) -> Callable[[object], str]:
 
 
 def _number(text: str) -> object:
-    """Read a variable of the environment as TOML would read it; what is no number stays a text, and is refused."""
+    """Read a variable of the environment as TOML would read it; what is no number stays a text."""
     if re.fullmatch(r"[0-9]{1,18}", text):
         return int(text)
     return float(text) if re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,9}", text) else text

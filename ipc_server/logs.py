@@ -13,10 +13,12 @@ _DEBUG_PRIORITY = 7
 
 
 def setup(level: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Send the log to standard error: with priorities for the journal when it is the journal, else with the time."""
+    """Send the log to standard error: with priorities when that is the journal, else with the time."""
     journal = bool(environment.get("JOURNAL_STREAM"))
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JournalFormatter() if journal else OneLineFormatter("%(asctime)s %(levelname)-7s %(message)s"))
+    handler.setFormatter(
+        JournalFormatter() if journal else OneLineFormatter("%(asctime)s %(levelname)-7s %(message)s")
+    )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -1,7 +1,7 @@
 """Control messages: one msgpack map a SOCK_SEQPACKET message, with file descriptors beside it.
 
-Both control sockets use these: client and supervisor, supervisor and worker. Nothing here believes its input, and
-every descriptor that arrives is either in the returned message or closed.
+Both control sockets use these: client and supervisor, supervisor and worker. Nothing here believes its input,
+and every descriptor that arrives is either in the returned message or closed.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def send_packed(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> No
 def receive(sock: socket.socket) -> Message | None:
     """Receive one message; None when the other end is gone.
 
-    Raises PROTOCOL for what is not a message of the protocol, and BlockingIOError on a socket that does not block.
+    Raises PROTOCOL for what is no message of the protocol, and BlockingIOError when none is there yet on a
+    socket that does not block.
     """
     try:
         data, ancillary, flags, _ = sock.recvmsg(CONTROL_BYTES + 1, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
@@ -107,11 +108,14 @@ def reply_error(request: Mapping[str, Any] | None, error: SidecamlError) -> dict
 
 def error_of(reply: Mapping[str, Any]) -> SidecamlError:
     """Build the exception that a failed reply, or a `gone` event, tells of."""
-    code, sentence = reply.get("code"), reply.get("message")
+    code: Any = reply.get("code")
+    sentence = reply.get("message")
     try:
         known = ErrorCode(code)
     except ValueError:
-        return SidecamlError(ErrorCode.PROTOCOL, f"an error reply of unknown code {shown(code)}: {shown(sentence)}")
+        return SidecamlError(
+            ErrorCode.PROTOCOL, f"an error reply of unknown code {shown(code)}: {shown(sentence)}"
+        )
     return SidecamlError(known, sentence if isinstance(sentence, str) else known.name)
 
 
@@ -161,7 +165,9 @@ def _checked_body(data: bytes, flags: int) -> dict[str, Any]:
     try:
         body = msgpack.unpackb(data, raw=False, strict_map_key=True)
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
-        raise _bad(f"its {len(data)} bytes are not msgpack ({shorten(str(error) or type(error).__name__, 120)})") from error
+        raise _bad(
+            f"its {len(data)} bytes are not msgpack ({shorten(str(error) or type(error).__name__, 120)})"
+        ) from error
     if not isinstance(body, dict) or not all(isinstance(key, str) for key in body):
         raise _bad(f"expected a map with strings as keys, got {shown(body)}")
     return body

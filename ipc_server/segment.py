@@ -1,7 +1,7 @@
 """The memory and the doorbells of a channel: descriptors only, nothing is ever mapped here.
 
-A name in shared memory exists for the moment between its creation and its unlinking, while it is still empty: a kill
-at any other time leaves nothing, and at that moment a name without pages.
+A name in shared memory exists for the moment between its creation and its unlinking, while it is still empty:
+a kill at any other time leaves nothing, and at that moment a name without pages.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def create_status_page() -> int:
 
 
 def read_only(fd: int) -> int:
-    """Open what `fd` is once more, for reading only: it cannot be made writable again through the new descriptor."""
+    """Open what `fd` is once more, for reading only: the new descriptor can never write."""
     return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
 
 
@@ -79,6 +79,7 @@ def _reserve(fd: int, size: int) -> None:
 def _no_space(wanted: int, free: int) -> SidecamlError:
     return SidecamlError(
         ErrorCode.NO_SPACE,
-        f"the segment needs {wanted} bytes ({wanted / 2**20:.1f} MiB) of shared memory and {_SHARED_MEMORY} has {free} "
-        f"({free / 2**20:.1f} MiB): ask for fewer slots or smaller dims, close other channels, or enlarge {_SHARED_MEMORY}",
+        f"the segment needs {wanted} bytes ({wanted / 2**20:.1f} MiB) of shared memory and {_SHARED_MEMORY} has "
+        f"{free} ({free / 2**20:.1f} MiB): ask for fewer slots or smaller dims, close other channels, or enlarge "
+        f"{_SHARED_MEMORY}",
     )

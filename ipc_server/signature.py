@@ -56,7 +56,7 @@ class Signature:
 
     @property
     def fingerprint(self) -> int:
-        """First 8 bytes of the SHA-256 of a canonical encoding: the same on every machine and in every release."""
+        """First 8 bytes of the SHA-256 of a canonical encoding: the same on every machine."""
         tensors = [
             [[tensor.name, int(tensor.dtype), list(tensor.shape)] for tensor in group]
             for group in (self.inputs, self.outputs)
@@ -79,14 +79,16 @@ class Signature:
     def bind(self, maxima: Mapping[str, int]) -> tuple[TensorSpec, ...]:
         """Give every dynamic dimension its maximum: the channel's tensors, inputs first.
 
-        Raises BAD_DIMS for a dimension without a maximum, a maximum without a dimension, and an unusable number.
+        Raises BAD_DIMS for a dimension without maximum, a maximum without dimension, and an unusable number.
         """
         names = self.dim_names
         for name, most in maxima.items():
             if name not in names:
                 raise _bad_dims(f"no dimension of the model is called {shown(name)}: {hint(name, names)}")
             if not 1 <= most <= LARGEST_DIM:
-                raise _bad_dims(f"dimension {shown(name)}: expected a maximum from 1 to {LARGEST_DIM}, got {most}")
+                raise _bad_dims(
+                    f"dimension {shown(name)}: expected a maximum from 1 to {LARGEST_DIM}, got {most}"
+                )
         missing = [name for name in names if name not in maxima]
         if missing:
             listed = ", ".join(shown(name) for name in missing)
@@ -104,7 +106,8 @@ def signature_of(body: Mapping[str, Any]) -> Signature:
     count = len(signature.inputs) + len(signature.outputs)
     if count > MAX_TENSORS:
         raise SidecamlError(
-            ErrorCode.UNSUPPORTED, f"the model has {count} inputs and outputs: a channel carries at most {MAX_TENSORS}"
+            ErrorCode.UNSUPPORTED,
+            f"the model has {count} inputs and outputs: a channel carries at most {MAX_TENSORS}",
         )
     return signature
 
@@ -118,6 +121,11 @@ def _tensors(value: object) -> tuple[Tensor, ...]:
 def _tensor(value: object) -> Tensor:
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         raise _bad_form("a tensor with a name", value)
+    if "\0" in value["name"]:
+        raise SidecamlError(
+            ErrorCode.UNSUPPORTED,
+            f"the tensor's name {shown(value['name'])} holds a NUL: rename it in the model",
+        )
     try:
         dtype = Dtype[str(value.get("dtype")).upper()]
     except KeyError:
@@ -130,7 +138,8 @@ def _shape(name: str, value: object) -> tuple[int | str, ...]:
         raise _bad_form(f"the shape of tensor {shown(name)}", value)
     if len(value) > MAX_RANK:
         raise SidecamlError(
-            ErrorCode.UNSUPPORTED, f"tensor {shown(name)} has {len(value)} dimensions: at most {MAX_RANK} are carried"
+            ErrorCode.UNSUPPORTED,
+            f"tensor {shown(name)} has {len(value)} dimensions: at most {MAX_RANK} are carried",
         )
     return tuple(value)
 

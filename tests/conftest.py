@@ -15,7 +15,7 @@ import pytest
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["SIDECAML_TEST_MARK"] = uuid.uuid4().hex
 
-from daemon_process import Daemon, marked_processes, open_descriptors  # noqa: E402 (reads the mark)
+from daemon_process import Daemon, marked_processes, open_descriptors
 
 TEST_TIMEOUT_S = 120
 SHARED_MEMORY = Path("/dev/shm")
@@ -49,20 +49,24 @@ def nothing_left() -> Iterator[None]:
     names, processes, descriptors = shared_memory_names(), set(marked_processes()), set(open_descriptors())
     yield
     gc.collect()
-    # Another run's daemon may hold a name for the moment between its creation and its unlinking, so names get time.
+    # Another run's daemon may hold a name between its creation and its unlinking, so names get time.
     assert_vanishes("names left in /dev/shm", lambda: shared_memory_names() - names)
-    assert_vanishes("processes left", lambda: {p: what for p, what in marked_processes().items() if p not in processes})
-    # Listing a folder takes a descriptor itself, which is gone when its link is read: open_descriptors leaves it out.
+    assert_vanishes(
+        "processes left", lambda: {p: what for p, what in marked_processes().items() if p not in processes}
+    )
+    # The descriptor that lists the folder is gone when its link is read: open_descriptors leaves it out.
     left = {fd: what for fd, what in open_descriptors().items() if fd not in descriptors}
     assert not left, f"descriptors left open: {left}"
 
 
 @pytest.fixture
 def daemon(nothing_left: None, tmp_path: Path) -> Iterator[StartDaemon]:
-    """Start daemons, each in a folder of its own: `daemon({"name": path}, *arguments)`; they end with the test."""
+    """Start daemons, each in its own folder: `daemon({"name": path}, *arguments)`; they end with the test."""
     started: list[Daemon] = []
 
-    def start(models: Mapping[str, Path], *args: str, ready: bool = True, env: Mapping[str, str] | None = None) -> Daemon:
+    def start(
+        models: Mapping[str, Path], *args: str, ready: bool = True, env: Mapping[str, str] | None = None
+    ) -> Daemon:
         folder = tmp_path / f"daemon{len(started)}"
         folder.mkdir()
         running = Daemon(folder, models, *args, ready=False, env=env)

@@ -31,7 +31,9 @@ def marked_processes() -> dict[int, str]:
             continue
         try:
             if wanted in (entry / "environ").read_bytes().split(b"\0") and is_alive(int(entry.name)):
-                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                found[int(entry.name)] = (
+                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                )
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
     return found
@@ -59,8 +61,10 @@ def wait_until(what: str, condition: Callable[[], Any], patience_s: float = PATI
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """Build the environment for a process under test: this one's, without what would change the daemon's settings."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("SIDECAML_") or name == MARK}
+    """Build the environment for a process under test: this one's, without settings of a daemon."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith("SIDECAML_") or name == MARK
+    }
     path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     return {**kept, "ORT_DISABLE_TELEMETRY": "1", "PYTHONPATH": path, **changes}
 
@@ -69,16 +73,26 @@ class Daemon:
     """A running `sidecaml serve`; its log is collected in `log_path`."""
 
     def __init__(
-        self, folder: Path, models: Mapping[str, Path], *args: str, ready: bool = True, env: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        models: Mapping[str, Path],
+        *args: str,
+        ready: bool = True,
+        env: Mapping[str, str] | None = None,
     ) -> None:
-        """Start it with its socket in `folder` and, unless told otherwise, wait until every model is announced."""
+        """Start it with its socket in `folder` and, unless told otherwise, wait until it is ready."""
         self.socket = folder / "sidecaml.sock"
         self.log_path = folder / "daemon.log"
         named = [f"--model={name}={path}" for name, path in models.items()]
         command = [sys.executable, "-m", "ipc_server.cli", "serve", f"--socket={self.socket}", *named, *args]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=folder, env=environment(**(env or {})), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                command,
+                cwd=folder,
+                env=environment(**(env or {})),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         if ready:
             self.wait_ready()
@@ -98,7 +112,9 @@ class Daemon:
             if text in self.log():
                 return True
             if self.process.poll() is not None:
-                raise AssertionError(f"the daemon ended with {self.process.returncode} before {text!r}:\n{self.log()}")
+                raise AssertionError(
+                    f"the daemon ended with {self.process.returncode} before {text!r}:\n{self.log()}"
+                )
             return False
 
         try:
@@ -108,7 +124,9 @@ class Daemon:
 
     def workers(self) -> list[int]:
         """List the worker processes, oldest first."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text(encoding="ascii")
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text(
+            encoding="ascii"
+        )
         return [int(pid) for pid in children.split() if is_alive(int(pid))]
 
     def fds(self) -> dict[int, str]:
@@ -213,5 +231,5 @@ class RawClient:
         """Open a channel; the caller closes the four descriptors."""
         message = self.ask("open", model=model, slots=slots, **fields)
         assert message.body.get("ok") is True, message.body
-        assert len(message.fds) == 4, message  # noqa: PLR2004 (the protocol's number)
+        assert len(message.fds) == 4, message
         return message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def _mlp(path: Path, batch: int | str) -> Path:
     constants: dict[str, np.ndarray] = {}
     nodes = []
     current = "x"
-    for layer, (rows, columns) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for layer, (rows, columns) in enumerate(itertools.pairwise(sizes)):
         last = layer == len(sizes) - 2
         constants[f"w{layer}"] = (random.standard_normal((rows, columns)) / np.sqrt(rows)).astype(np.float32)
         constants[f"b{layer}"] = random.standard_normal(columns).astype(np.float32)
@@ -85,7 +86,9 @@ def _mlp(path: Path, batch: int | str) -> Path:
         if not last:
             nodes.append(helper.make_node("Relu", [gemm], [f"r{layer}"]))
             current = f"r{layer}"
-    return save(path, nodes, [value("x", "float32", [batch, 64])], [value("y", "float32", [batch, 10])], constants)
+    return save(
+        path, nodes, [value("x", "float32", [batch, 64])], [value("y", "float32", [batch, 10])], constants
+    )
 
 
 def two_in_two_out(path: Path) -> Path:
@@ -112,12 +115,15 @@ def slow(path: Path) -> Path:
         [value("still_going", "bool", []), value("next", "float32", [size, size])],
     )
     node = helper.make_node("Loop", ["n", "", "start"], ["y"], body=body)
-    constants = {"start": np.eye(size, dtype=np.float32), "step": np.roll(np.eye(size, dtype=np.float32), 1, axis=1)}
+    constants = {
+        "start": np.eye(size, dtype=np.float32),
+        "step": np.roll(np.eye(size, dtype=np.float32), 1, axis=1),
+    }
     return save(path, [node], [value("n", "int64", [])], [value("y", "float32", [size, size])], constants)
 
 
 def fails_inside(path: Path) -> Path:
-    """`x` float32[6] seen as `shape` int64[2]: `y` = `x` + its sum, and a kernel's error when the shape cannot hold 6."""
+    """`x` float32[6] seen as `shape` int64[2]: `y` = `x` + its sum; a kernel fails where it cannot hold 6."""
     nodes = [
         helper.make_node("Reshape", ["x", "shape"], ["seen"]),
         helper.make_node("ReduceSum", ["seen"], ["total"], keepdims=0),

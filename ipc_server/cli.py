@@ -1,0 +1,148 @@
+"""The command `sidecaml`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ipc_server import __version__, config, logs
+from ipc_server.abi import ABI_VERSION
+from ipc_server.ask import Conversation
+from ipc_server.decode import DecodeError
+from ipc_server.errors import SidecamlError
+from ipc_server.inspect import inspect_channel, list_channels
+from ipc_server.listener import ListenError
+from ipc_server.signature import signature_of, text_of
+
+EXIT_FAILURE = 1
+# EX_CONFIG of sysexits.h, so that a service manager does not restart into the same mistake.
+EXIT_CONFIG = 78
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; its exit code: 0, 1 for a failure, 2 for wrong usage, 78 for a bad configuration."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except config.ConfigError as error:
+        return _complain(error, EXIT_CONFIG)
+    except (SidecamlError, ListenError, DecodeError) as error:
+        return _complain(error, EXIT_FAILURE)
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILURE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sidecaml", description="Runs PyTorch models beside another process."
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    serve = commands.add_parser("serve", help="serve models until a signal ends it")
+    _add_configuration(serve)
+    serve.add_argument("--strict", action="store_true", help="end with code 1 when a model cannot be loaded")
+    serve.set_defaults(run=_serve)
+    check = commands.add_parser("check-config", help="show every setting and where it comes from")
+    _add_configuration(check)
+    check.set_defaults(run=_check_config)
+    models = commands.add_parser("models", help="list the models of a running daemon")
+    _add_socket(models)
+    models.set_defaults(run=_models)
+    inspect = commands.add_parser(
+        "inspect", help="decode the shared memory of a channel, or list the channels"
+    )
+    _add_socket(inspect)
+    inspect.add_argument(
+        "channel", nargs="?", type=int, help="number of the channel; without it, all are listed"
+    )
+    inspect.set_defaults(run=_inspect)
+    version = commands.add_parser("version", help="print the version")
+    version.set_defaults(run=_version)
+    return parser
+
+
+def _add_configuration(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", type=Path, help="settings in TOML")
+    parser.add_argument(
+        "--model",
+        metavar="NAME=PATH",
+        action="append",
+        default=[],
+        help="serve the model in PATH as NAME; repeatable",
+    )
+    parser.add_argument("--log-level", metavar="LEVEL", help=f"one of {', '.join(config.LOG_LEVELS)}")
+    _add_socket(parser)
+
+
+def _add_socket(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--socket",
+        metavar="PATH",
+        help="the daemon's socket; default $SIDECAML_SOCKET, else $XDG_RUNTIME_DIR/sidecaml.sock, else "
+        "/run/sidecaml/sidecaml.sock",
+    )
+
+
+def _load(options: argparse.Namespace) -> config.Config:
+    return config.load(
+        options.config, socket=options.socket, log_level=options.log_level, models=options.model
+    )
+
+
+def _serve(options: argparse.Namespace) -> int:
+    # Imported here: the other commands need neither the extension nor an event loop.
+    from ipc_server import supervisor  # noqa: PLC0415
+
+    settings = _load(options)
+    logs.setup(settings.log_level)
+    return supervisor.run(settings, strict=options.strict)
+
+
+def _check_config(options: argparse.Namespace) -> int:
+    _print("\n".join(_load(options).lines()))
+    return 0
+
+
+def _models(options: argparse.Namespace) -> int:
+    with Conversation(config.client_socket(options.socket)) as conversation:
+        models = conversation.pages("describe", "models", "name")
+    _print("\n".join(map(_described, models)))
+    return 0
+
+
+def _described(model: dict[str, Any]) -> str:
+    title = f"{model['name']}  {model['state']}  {model['engine']}  up to {model['max_slots']} slots"
+    if model["state"] != "ready":
+        return f"{title}\n  {model['problem']}" if model["problem"] else title
+    signature = signature_of(model)
+    return f"{title}\n  in   {text_of(signature.inputs)}\n  out  {text_of(signature.outputs)}"
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    socket = config.client_socket(options.socket)
+    _print(list_channels(socket) if options.channel is None else inspect_channel(socket, options.channel))
+    return 0
+
+
+def _version(_options: argparse.Namespace) -> int:
+    _print(f"sidecaml {__version__}, ABI {ABI_VERSION}")
+    return 0
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _complain(error: Exception, code: int) -> int:
+    sys.stderr.write(f"sidecaml: {error}\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,227 @@
+"""One model of the daemon: keeps a worker that serves it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from ipc_server import messages
+from ipc_server.abi import CONTROL_BYTES, ErrorCode
+from ipc_server.channel import Channels
+from ipc_server.config import Config, ModelConfig
+from ipc_server.errors import SidecamlError
+from ipc_server.signature import Signature, signature_of, text_of
+from ipc_server.worker_process import WorkerProcess
+
+log = logging.getLogger(__name__)
+
+# One that dies while it loads may have been killed for lack of memory; one that does it thrice will go on.
+LOAD_ATTEMPTS = 3
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 30.0
+# A worker that lived this long was well: the next one starts without a longer pause.
+STEADY_S = 60.0
+# What a reply needs besides the model's description.
+REPLY_ROOM = 8192
+
+
+class Model:
+    """A model, the worker that has it loaded, and what is known about both."""
+
+    def __init__(self, config: ModelConfig, daemon: Config, channels: Channels) -> None:
+        """Know the model; `run` serves it."""
+        self.config = config
+        self.state = "loading"
+        self.problem = ""
+        self.signature = Signature((), ())
+        self.worker: WorkerProcess | None = None
+        # Set while the model is not loading.
+        self.settled = asyncio.Event()
+        self._served = False
+        self._log_level = daemon.log_level
+        self._load_timeout_s = daemon.limits.load_timeout_s
+        self._channels = channels
+        self._stopping = asyncio.Event()
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.config.name
+
+    def describe(self) -> dict[str, Any]:
+        """Give the protocol's form."""
+        ready = self.state == "ready"
+        return {
+            "name": self.name,
+            "engine": self.config.engine,
+            "state": self.state,
+            "problem": self.problem,
+            "fingerprint": self.signature.fingerprint if ready else 0,
+            "max_slots": self.config.max_slots,
+            **(self.signature if ready else Signature((), ())).describe(),
+        }
+
+    async def run(self) -> None:
+        """Keep a worker alive until the model is stopped or cannot be loaded."""
+        deaths = 0
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            await self._one_life()
+            deaths = 0 if time.monotonic() - began > STEADY_S else deaths + 1
+            if self._is_hopeless(deaths):
+                return
+            await self._pause(
+                min(FIRST_PAUSE_S * 2 ** (deaths - 1), LONGEST_PAUSE_S) if deaths else FIRST_PAUSE_S
+            )
+
+    async def stop(self, timeout_s: float) -> None:
+        """Let the worker finish what was asked of it, within the time, and end it."""
+        self._stopping.set()
+        self.settled.set()
+        worker = self.worker
+        if not worker:
+            return
+        if self.state == "ready":
+            await self._drain(worker, timeout_s)
+        worker.kill()
+
+    def kill(self) -> None:
+        """End the worker at once."""
+        self._stopping.set()
+        self.settled.set()
+        if self.worker:
+            self.worker.kill()
+
+    async def usable_worker(self) -> WorkerProcess:
+        """Wait while it loads; give the worker that serves it. Raises MODEL_FAILED or SHUTTING_DOWN."""
+        await self.settled.wait()
+        if self._stopping.is_set():
+            raise SidecamlError(
+                ErrorCode.SHUTTING_DOWN, "the daemon is shutting down: it opens no more channels"
+            )
+        if self.state != "ready" or not self.worker:
+            raise SidecamlError(
+                ErrorCode.MODEL_FAILED, f"model {self.name!r} could not be loaded: {self.problem}"
+            )
+        return self.worker
+
+    async def _one_life(self) -> None:
+        """Start a worker, load the model, and stay until the worker is gone."""
+        self._enter("loading")
+        try:
+            worker = WorkerProcess(self.name, self._log_level)
+        except (OSError, SidecamlError) as error:
+            self._enter("failed", f"no worker could be started: {error}", crashed=True)
+            return
+        self.worker = worker
+        try:
+            await self._load(worker)
+            await worker.wait_gone()
+        except SidecamlError as error:
+            self._enter("failed", str(error), crashed=error.code is ErrorCode.WORKER_CRASHED)
+        finally:
+            self._lose(worker)
+            await worker.close()
+
+    async def _load(self, worker: WorkerProcess) -> None:
+        config = self.config
+        began = time.monotonic()
+        try:
+            body = await worker.request(
+                "load",
+                [worker.status_fd],
+                timeout_s=self._load_timeout_s,
+                name=config.name,
+                engine=config.engine,
+                path=str(config.path),
+                threads=config.threads,
+                policy=config.policy,
+            )
+        except TimeoutError:
+            raise SidecamlError(
+                ErrorCode.MODEL_FAILED,
+                f"{config.path} did not load within {self._load_timeout_s:g} s: raise load_timeout_s",
+            ) from None
+        self.signature = signature_of(body)
+        self._check_announceable()
+        self._served = True
+        self._enter("ready")
+        log.info(
+            "model %s: ready in %.2f s, worker %d, %s, in: %s, out: %s",
+            self.name,
+            time.monotonic() - began,
+            worker.pid,
+            config.path,
+            text_of(self.signature.inputs),
+            text_of(self.signature.outputs),
+        )
+
+    def _check_announceable(self) -> None:
+        size = len(messages.pack({"model": {**self.describe(), **self.signature.describe()}}))
+        if size + REPLY_ROOM > CONTROL_BYTES:
+            raise SidecamlError(
+                ErrorCode.UNSUPPORTED,
+                f"the model's description takes {size} bytes and a control message carries {CONTROL_BYTES}: "
+                "shorten the names of its inputs, outputs and dimensions",
+            )
+
+    async def _drain(self, worker: WorkerProcess, timeout_s: float) -> None:
+        try:
+            await worker.request("drain", timeout_s=timeout_s)
+        except TimeoutError:
+            log.warning(
+                "model %s: worker %d still runs after %g s: it is killed", self.name, worker.pid, timeout_s
+            )
+            return
+        except SidecamlError as error:
+            log.warning("model %s: worker %d cannot finish its requests: %s", self.name, worker.pid, error)
+            return
+        await worker.exits_within(timeout_s)
+
+    def _lose(self, worker: WorkerProcess) -> None:
+        """Tell everybody that the worker is gone."""
+        self.worker = None
+        if self._stopping.is_set():
+            error = SidecamlError(
+                ErrorCode.SHUTTING_DOWN, "the daemon is shutting down: connect again when it is back"
+            )
+        else:
+            error = SidecamlError(
+                ErrorCode.SERVER_GONE,
+                f"the worker of model {self.name!r} {worker.ending}: open the model again",
+            )
+        if self.state == "ready" and not self._stopping.is_set():
+            log.error("model %s: worker %d %s: starting another", self.name, worker.pid, worker.ending)
+            self._enter("loading")
+        self._channels.worker_gone(worker, error)
+
+    def _enter(self, state: str, problem: str = "", *, crashed: bool = False) -> None:
+        self.state, self.problem = state, problem
+        if state == "failed" and not self._stopping.is_set():
+            log.error("model %s: %s", self.name, problem)
+        # Opens wait for a model that may yet come back.
+        if state == "loading" or (crashed and not self._stopping.is_set()):
+            self.settled.clear()
+        else:
+            self.settled.set()
+
+    def _is_hopeless(self, deaths: int) -> bool:
+        """Whether another worker would only fail as well: never for a model that was served once."""
+        if self._stopping.is_set():
+            return True
+        if self.state != "failed" or self._served:
+            return False
+        if not self.settled.is_set() and deaths < LOAD_ATTEMPTS:
+            return False
+        self.settled.set()
+        return True
+
+    async def _pause(self, seconds: float) -> None:
+        log.info("model %s: next worker in %.1f s", self.name, seconds)
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
