@@ -6,8 +6,13 @@
 
 #include "failure.h"
 
+/* Without its sign; unsigned, because the least int has no positive twin. */
+static unsigned magnitude(int code) {
+    return code < 0 ? 0u - (unsigned)code : (unsigned)code;
+}
+
 const char *sidecaml_error_name(int code) {
-    switch (code < 0 ? -code : code) {
+    switch (magnitude(code)) {
     case SIDECAML_OK:
         return "OK";
 #define SIDECAML_ERROR(NAME, number, text)                                                                             \
@@ -21,7 +26,7 @@ const char *sidecaml_error_name(int code) {
 }
 
 const char *sidecaml_error_text(int code) {
-    switch (code < 0 ? -code : code) {
+    switch (magnitude(code)) {
     case SIDECAML_OK:
         return "no error";
 #define SIDECAML_ERROR(NAME, number, text)                                                                             \

@@ -1,0 +1,78 @@
+#include <errno.h>
+#include <string.h>
+
+#include "check.h"
+#include "failure.h"
+
+static void every_code_has_its_name_and_text_with_either_sign(void) {
+#define SIDECAML_ERROR(NAME, code, text)                                                                               \
+    CHECK(strcmp(sidecaml_error_name(code), #NAME) == 0);                                                              \
+    CHECK(strcmp(sidecaml_error_name(-(code)), #NAME) == 0);                                                           \
+    CHECK(strcmp(sidecaml_error_text(-(code)), text) == 0);
+#include "sidecaml/errors.def"
+#undef SIDECAML_ERROR
+}
+
+static void unknown_codes_say_so(void) {
+    const int codes[] = {9, -9, 1000, -1000, INT32_MAX, INT32_MIN};
+    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++) {
+        CHECK(strcmp(sidecaml_error_name(codes[i]), "UNKNOWN") == 0);
+        CHECK_SAYS(sidecaml_error_text(codes[i]), "does not know");
+    }
+    CHECK(strcmp(sidecaml_error_name(0), "OK") == 0);
+}
+
+static void a_failure_may_go_unread(void) {
+    CHECK_EQ(fail(NULL, SIDECAML_E_FULL, "%d", 1), -SIDECAML_E_FULL);
+}
+
+static void a_long_text_is_cut_and_ends(void) {
+    struct sidecaml_failure why;
+    char text[2 * sizeof why.text];
+    memset(text, 'x', sizeof text);
+    text[sizeof text - 1] = '\0';
+    CHECK_EQ(fail(&why, SIDECAML_E_ENGINE, "%s", text), -SIDECAML_E_ENGINE);
+    CHECK_EQ(why.code, SIDECAML_E_ENGINE);
+    CHECK_EQ(strlen(why.text), sizeof why.text - 1);
+}
+
+static void errno_gives_its_text_and_memory_its_own_code(void) {
+    struct sidecaml_failure why;
+    errno = EACCES;
+    CHECK_EQ(fail_errno(&why, "opening"), -SIDECAML_E_SYSTEM);
+    CHECK_SAYS(why.text, "opening: Permission denied");
+    errno = ENOMEM;
+    CHECK_EQ(fail_errno(&why, "mapping"), -SIDECAML_E_NO_MEMORY);
+}
+
+static void every_element_type_is_found_by_name_and_code(void) {
+#define CHECK_DTYPE(NAME, name, code, bytes)                                                                           \
+    CHECK_EQ(sidecaml_dtype_bytes(code), bytes);                                                                       \
+    CHECK(strcmp(sidecaml_dtype_name(code), #name) == 0);                                                              \
+    CHECK_EQ(sidecaml_dtype_of_name(#name, strlen(#name)), code);
+    SIDECAML_DTYPES(CHECK_DTYPE)
+#undef CHECK_DTYPE
+}
+
+static void unknown_element_types_are_nothing(void) {
+    CHECK_EQ(sidecaml_dtype_bytes(0), 0);
+    CHECK_EQ(sidecaml_dtype_bytes(14), 0);
+    CHECK_EQ(sidecaml_dtype_bytes(UINT32_MAX), 0);
+    CHECK(sidecaml_dtype_name(0) == NULL);
+    CHECK_EQ(sidecaml_dtype_of_name("float3", 6), 0);
+    CHECK_EQ(sidecaml_dtype_of_name("float322", 8), 0);
+    CHECK_EQ(sidecaml_dtype_of_name("", 0), 0);
+}
+
+int main(void) {
+    static const struct test tests[] = {
+        TEST(every_code_has_its_name_and_text_with_either_sign),
+        TEST(unknown_codes_say_so),
+        TEST(a_failure_may_go_unread),
+        TEST(a_long_text_is_cut_and_ends),
+        TEST(errno_gives_its_text_and_memory_its_own_code),
+        TEST(every_element_type_is_found_by_name_and_code),
+        TEST(unknown_element_types_are_nothing),
+    };
+    return RUN_TESTS(tests, 20);
+}
