@@ -53,8 +53,9 @@ class Channel:
         if self.segment_bytes > limits.max_segment_bytes:
             raise SidecamlError(
                 ErrorCode.LIMIT,
-                f"model {self.model!r} with {self.slots} slots needs a segment of {self.segment_bytes} bytes and "
-                f"max_segment_bytes is {limits.max_segment_bytes}: ask for fewer slots or smaller dims, or raise it",
+                f"model {self.model!r} with {self.slots} slots needs a segment of {self.segment_bytes} bytes "
+                f"and max_segment_bytes is {limits.max_segment_bytes}: ask for fewer slots or smaller dims, "
+                "or raise it",
             )
         self.fds.append(await _create_segment(self.segment_bytes))
         self.fds.append(segment.create_doorbell())

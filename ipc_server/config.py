@@ -77,7 +77,8 @@ class Config:
         settings |= {f"limits.{name}": value for name, value in dataclasses.asdict(self.limits).items()}
         for model in self.models.values():
             items = dataclasses.asdict(model)
-            settings |= {f"models.{items.pop('name')}.{name}": value for name, value in items.items()}
+            del items["name"]
+            settings |= {f"models.{model.name}.{name}": value for name, value in items.items()}
         width = max(len(f"{name} = {value}") for name, value in settings.items())
         return [f"{f'{name} = {value}':{width}}  # {self.sources[name]}" for name, value in settings.items()]
 

@@ -254,8 +254,8 @@ class Connection:
         if slots > model.config.max_slots:
             raise SidecamlError(
                 ErrorCode.TOO_MANY_SLOTS,
-                f"model {model.name!r} allows {model.config.max_slots} slots a channel and {slots} were asked "
-                "for: ask for fewer, or raise its max_slots",
+                f"model {model.name!r} allows {model.config.max_slots} slots a channel and {slots} were "
+                "asked for: ask for fewer, or raise its max_slots",
             )
         for held, most, whose in (
             (len(self.channels), limits.max_channels_per_connection, "max_channels_per_connection"),

@@ -79,7 +79,7 @@ def _reserve(fd: int, size: int) -> None:
 def _no_space(wanted: int, free: int) -> SidecamlError:
     return SidecamlError(
         ErrorCode.NO_SPACE,
-        f"the segment needs {wanted} bytes ({wanted / 2**20:.1f} MiB) of shared memory and {_SHARED_MEMORY} has "
-        f"{free} ({free / 2**20:.1f} MiB): ask for fewer slots or smaller dims, close other channels, or enlarge "
-        f"{_SHARED_MEMORY}",
+        f"the segment needs {wanted} bytes ({wanted / 2**20:.1f} MiB) of shared memory and {_SHARED_MEMORY} "
+        f"has {free} ({free / 2**20:.1f} MiB): ask for fewer slots or smaller dims, close other channels, or "
+        f"enlarge {_SHARED_MEMORY}",
     )

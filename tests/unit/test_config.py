@@ -1,0 +1,180 @@
+"""Settings: precedence, sources, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ipc_server import config
+from ipc_server.config import ConfigError, load
+
+FULL = """
+socket = "/tmp/from-file.sock"
+log_level = "warning"
+
+[limits]
+max_slots = 8
+shutdown_timeout_s = 2
+
+[models.digits]
+path = "digits.onnx"
+threads = 2
+policy = "block"
+
+[models.speech]
+path = "/models/speech.onnx"
+max_slots = 3
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "sidecaml.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def refusal(folder: Path, text: str, **arguments: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(written(folder, text), environment={}, **arguments)  # type: ignore[arg-type]
+    return str(caught.value)
+
+
+def test_defaults_hold_where_nobody_says_anything() -> None:
+    chosen = load(models=["m=/m.onnx"], environment={})
+    assert chosen.socket == Path("/run/sidecaml/sidecaml.sock")
+    assert chosen.log_level == "info"
+    assert chosen.limits == config.Limits()
+    assert chosen.models["m"] == config.ModelConfig("m", Path("/m.onnx"))
+    assert chosen.sources["models.m.path"] == "command line"
+    assert {chosen.sources[name] for name in ("socket", "log_level", "limits.max_slots")} == {"default"}
+
+
+def test_the_user_s_runtime_folder_is_preferred() -> None:
+    chosen = load(models=["m=/m.onnx"], environment={"XDG_RUNTIME_DIR": "/run/user/7"})
+    assert chosen.socket == Path("/run/user/7/sidecaml.sock")
+
+
+def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
+    file = written(tmp_path, FULL)
+    environment = {"SIDECAML_SOCKET": "/tmp/from-env.sock", "SIDECAML_MAX_SLOTS": "16"}
+    from_file = load(file, environment={})
+    from_environment = load(file, environment=environment)
+    from_flag = load(file, socket="/tmp/from-flag.sock", environment=environment)
+    assert [str(c.socket) for c in (from_file, from_environment, from_flag)] == [
+        "/tmp/from-file.sock",
+        "/tmp/from-env.sock",
+        "/tmp/from-flag.sock",
+    ]
+    assert [c.sources["socket"] for c in (from_file, from_environment, from_flag)] == [
+        f"file {file}",
+        "environment SIDECAML_SOCKET",
+        "command line",
+    ]
+    assert (from_file.limits.max_slots, from_environment.limits.max_slots) == (8, 16)
+
+
+def test_models_come_from_file_and_flags_together(tmp_path: Path) -> None:
+    chosen = load(written(tmp_path, FULL), models=["digits=/other.onnx", "extra=/extra.onnx"], environment={})
+    assert list(chosen.models) == ["digits", "extra", "speech"]
+    digits, speech = chosen.models["digits"], chosen.models["speech"]
+    assert (digits.path, digits.threads, digits.policy, digits.max_slots) == (
+        Path("/other.onnx"),
+        2,
+        "block",
+        8,
+    )
+    assert (speech.path, speech.max_slots) == (Path("/models/speech.onnx"), 3)
+
+
+def test_a_path_in_the_file_is_relative_to_the_file(tmp_path: Path) -> None:
+    assert load(written(tmp_path, FULL), environment={}).models["digits"].path == tmp_path / "digits.onnx"
+
+
+def test_a_path_on_the_command_line_is_relative_to_where_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load(models=["m=m.onnx"], environment={}).models["m"].path == tmp_path / "m.onnx"
+
+
+def test_a_flag_may_give_the_path_that_the_file_leaves_out(tmp_path: Path) -> None:
+    file = written(tmp_path, "[models.m]\nthreads = 4\n")
+    model = load(file, models=["m=/m.onnx"], environment={}).models["m"]
+    assert (model.path, model.threads) == (Path("/m.onnx"), 4)
+
+
+def test_every_setting_is_shown_with_its_source(tmp_path: Path) -> None:
+    lines = load(written(tmp_path, FULL), environment={}).lines()
+    assert any(line.startswith("models.digits.policy = block ") and "# file " in line for line in lines)
+    assert any(
+        line.startswith("limits.max_channels = 1024 ") and line.endswith("# default") for line in lines
+    )
+    assert len({line.index("#") for line in lines}) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("sockt = '/x'", "unknown key 'sockt': did you mean 'socket'?"),
+        ("[limits]\nmax_slot = 1", "[limits]: unknown key 'max_slot': did you mean 'max_slots'?"),
+        ("[models.m]\npath = '/m'\nthread = 1", "[models.m]: unknown key 'thread': did you mean 'threads'?"),
+        ("[models.m]\nthreads = 1", "[models.m]: the model's file is missing"),
+        ("models = 3", "models: expected a table, [models], got 3"),
+        ("[models]\nm = '/m'", "m: expected a table, [m], got '/m'"),
+        ("[limits]\nmax_slots = 0", "limits.max_slots: expected a whole number from 1 to 1024, got 0"),
+        ("[limits]\nmax_slots = 1025", "expected a whole number from 1 to 1024, got 1025"),
+        ("[limits]\nmax_slots = true", "expected a whole number from 1 to 1024, got True"),
+        ("[limits]\nmax_slots = '8'", "expected a whole number from 1 to 1024, got '8'"),
+        ("[limits]\nshutdown_timeout_s = 0", "expected seconds, more than 0"),
+        ("[limits]\nshutdown_timeout_s = nan", "expected seconds, more than 0"),
+        ("[limits]\nshutdown_timeout_s = inf", "expected seconds, more than 0"),
+        ("[models.m]\npath = '/m'\nengine = 'tf'", "models.m.engine: expected one of onnx, got 'tf'"),
+        (
+            "[models.m]\npath = '/m'\npolicy = 1",
+            "models.m.policy: expected one of spin, adaptive, block, got 1",
+        ),
+        ("[models.m]\npath = 7", "models.m.path: expected a path, got 7"),
+        ("[models.m]\npath = ''", "models.m.path: expected a path, got ''"),
+        ("[models.'a b']\npath = '/m'", "a model's name: expected 1 to 63 letters"),
+        ("log_level = 'loud'", "log_level: expected one of debug, info, warning, error, got 'loud'"),
+        (f"socket = '/{'x' * 120}'", "socket: expected a path of at most 107 bytes"),
+        ("socket = ", "not TOML"),
+        ("", "no model to serve"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path, text: str, expected: str) -> None:
+    said = refusal(tmp_path, text)
+    assert expected in said
+    assert "sidecaml.toml" in said or "no model" in said
+
+
+@pytest.mark.parametrize(
+    ("models", "expected"),
+    [
+        (["m"], "--model: expected NAME=PATH, got 'm'"),
+        (["m="], "--model: expected NAME=PATH, got 'm='"),
+        (["=x"], "a model's name"),
+        (["m=/a", "m=/b"], "'m' is given twice"),
+    ],
+)
+def test_a_bad_model_flag_is_refused(models: list[str], expected: str) -> None:
+    with pytest.raises(ConfigError, match="command line") as caught:
+        load(models=models, environment={})
+    assert expected in str(caught.value)
+
+
+def test_a_bad_environment_is_refused_by_the_variable_s_name() -> None:
+    with pytest.raises(ConfigError, match=r"environment SIDECAML_MAX_SLOTS: .* got 'many'"):
+        load(models=["m=/m"], environment={"SIDECAML_MAX_SLOTS": "many"})
+
+
+@pytest.mark.parametrize("what", ["missing", "a folder", "not UTF-8"])
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, what: str) -> None:
+    file = tmp_path / "sidecaml.toml"
+    if what == "a folder":
+        file.mkdir()
+    elif what == "not UTF-8":
+        file.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"sidecaml\.toml"):
+        load(file, environment={})

@@ -1,0 +1,106 @@
+"""The daemon's socket: one daemon at a time, stale ones replaced, bystanders left alone."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from ipc_server import listener
+from ipc_server.listener import Listener, ListenError
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "sidecaml.sock"
+
+
+def test_it_listens_for_its_own_user_only_and_removes_the_socket_at_the_end(path: Path) -> None:
+    taken = Listener(path)
+    assert stat.S_IMODE(path.lstat().st_mode) == 0o600
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+        client.connect(str(path))
+    taken.close()
+    assert not path.exists()
+    taken.close()
+
+
+def test_a_second_one_is_refused_with_the_first_one_s_pid(path: Path) -> None:
+    taken = Listener(path)
+    with pytest.raises(ListenError, match=f"process {os.getpid()} serves this socket already"):
+        Listener(path)
+    assert path.is_socket()
+    taken.close()
+
+
+def test_a_full_queue_is_a_living_daemon(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "BACKLOG", 0)
+    taken = Listener(path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+        client.connect(str(path))
+        with pytest.raises(ListenError, match="another process serves this socket"):
+            Listener(path)
+    taken.close()
+
+
+def test_a_stale_socket_is_replaced(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
+        dead.bind(str(path))
+    taken = Listener(path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+        client.connect(str(path))
+    taken.close()
+
+
+def test_a_socket_of_another_program_is_left_alone(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+        other.bind(str(path))
+        other.listen()
+        with pytest.raises(ListenError, match="another process serves this socket"):
+            Listener(path)
+        assert path.is_socket()
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link"])
+def test_what_is_no_socket_is_left_alone(path: Path, kind: str) -> None:
+    if kind == "file":
+        path.write_text("precious", encoding="utf-8")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(path.parent)
+    with pytest.raises(ListenError, match="is not a socket"):
+        Listener(path)
+    assert os.path.lexists(path)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ListenError, match="its folder cannot be opened"):
+        Listener(tmp_path / "none" / "sidecaml.sock")
+
+
+def test_somebody_else_s_socket_is_not_removed_at_the_end(path: Path) -> None:
+    first = Listener(path)
+    path.unlink()
+    second = Listener(path)
+    first.close()
+    assert path.is_socket()
+    second.close()
+    assert not path.exists()
+
+
+def test_a_folder_locked_for_good_is_an_error_and_no_hang(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "_LOCK_PATIENCE_S", 0.05)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        with pytest.raises(ListenError, match="holds a lock on its folder"):
+            Listener(path)
+    finally:
+        os.close(folder)
