@@ -1,0 +1,73 @@
+/* ipc_server._core: the C core for Python, in the limited API (one build for every Python from 3.11).
+ *
+ * The interpreter lock is dropped only where a call may sleep, and only after a try without dropping it: beside a busy
+ * thread it can take 5 ms to get it back. While a call waits without the lock its object is marked, and any other use
+ * of the object, closing included, is refused: the memory under it must not go away.
+ */
+#ifndef SIDECAML_PYTHON_CORE_H
+#define SIDECAML_PYTHON_CORE_H
+
+#ifndef Py_LIMITED_API
+#define Py_LIMITED_API 0x030B0000
+#endif
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "sidecaml/sidecaml.h"
+
+/* What module initialisation makes, reached through the type of every object. */
+struct core_state {
+    PyObject *error; /* ipc_server.errors.SidecamlError */
+    PyTypeObject *layout_type;
+    PyTypeObject *memory_type;
+    PyTypeObject *worker_type;
+    PyTypeObject *channel_type;
+};
+
+struct core_state *state_of(PyObject *self);
+
+/* The last step of every tp_dealloc: a heap type counts its instances. */
+void free_object(PyObject *self);
+
+/* --- Errors: set SidecamlError and return NULL ------------------------------------------------------------------- */
+
+/* `code` of either sign; without a text, the code's own. */
+PyObject *raise_code(const struct core_state *state, int code, const char *text);
+PyObject *raise_failure(const struct core_state *state, const struct sidecaml_failure *why);
+PyObject *raise_invalid(const struct core_state *state, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* --- Arguments: false with an exception set ---------------------------------------------------------------------- */
+
+bool check_count(const char *function, Py_ssize_t given, Py_ssize_t least, Py_ssize_t most);
+bool u64_of(PyObject *object, uint64_t *out);
+bool u32_of(PyObject *object, uint32_t *out);
+bool fd_of(PyObject *object, int *out);
+bool policy_of(const struct core_state *state, PyObject *object, enum sidecaml_policy *out);
+/* A sequence of at most SIDECAML_MAX_RANK sizes. */
+bool dims_of(const struct core_state *state, PyObject *object, uint64_t dims[SIDECAML_MAX_RANK], uint32_t *rank);
+PyObject *tuple_of_dims(const uint64_t *dims, uint32_t rank);
+
+/* --- Memory: a slot's place of one tensor, as a buffer ----------------------------------------------------------- */
+
+/* How many Memory objects of one mapping are alive: it must stay while there is one. They are counted, and not their
+ * buffers, because numpy.ndarray(buffer=...) keeps the object and gives the buffer back at once. */
+struct hold {
+    Py_ssize_t memories;
+};
+/* NULL with MemoryError set. */
+struct hold *hold_new(void);
+/* False, with BufferError set, while there are memories; NULL is free to close. */
+bool hold_may_close(const struct hold *hold);
+
+/* Keeps `owner`, which owns `hold`, alive. */
+PyObject *memory_new(const struct core_state *state, PyObject *owner, struct hold *hold, void *address, uint64_t bytes);
+
+/* --- Types ------------------------------------------------------------------------------------------------------- */
+
+extern PyType_Spec layout_spec, memory_spec, worker_spec, channel_spec;
+
+PyObject *layout_new(const struct core_state *state, const struct sidecaml_layout *layout);
+/* NULL with TypeError set when the object is no Layout. */
+const struct sidecaml_layout *layout_of(const struct core_state *state, PyObject *object);
+
+#endif

@@ -1,0 +1,86 @@
+/* The module itself: its state, its types and constants. */
+#include "core.h"
+
+static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **out) {
+    *out = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+    return *out ? PyModule_AddType(module, *out) : -1;
+}
+
+static int add_error(struct core_state *state) {
+    PyObject *errors = PyImport_ImportModule("ipc_server.errors");
+    if (!errors) return -1;
+    state->error = PyObject_GetAttrString(errors, "SidecamlError");
+    Py_DECREF(errors);
+    return state->error ? 0 : -1;
+}
+
+static int core_exec(PyObject *module) {
+    struct core_state *state = PyModule_GetState(module);
+    if (add_error(state) < 0) return -1;
+    if (add_type(module, &layout_spec, &state->layout_type) < 0) return -1;
+    if (add_type(module, &memory_spec, &state->memory_type) < 0) return -1;
+    if (add_type(module, &worker_spec, &state->worker_type) < 0) return -1;
+    if (add_type(module, &channel_spec, &state->channel_type) < 0) return -1;
+    if (PyModule_AddIntConstant(module, "SPIN", SIDECAML_SPIN) < 0) return -1;
+    if (PyModule_AddIntConstant(module, "ADAPTIVE", SIDECAML_ADAPTIVE) < 0) return -1;
+    return PyModule_AddIntConstant(module, "BLOCK", SIDECAML_BLOCK);
+}
+
+static int core_traverse(PyObject *module, visitproc visit, void *arg) {
+    struct core_state *state = PyModule_GetState(module);
+    Py_VISIT(state->error);
+    Py_VISIT(state->layout_type);
+    Py_VISIT(state->memory_type);
+    Py_VISIT(state->worker_type);
+    Py_VISIT(state->channel_type);
+    return 0;
+}
+
+static int core_clear(PyObject *module) {
+    struct core_state *state = PyModule_GetState(module);
+    Py_CLEAR(state->error);
+    Py_CLEAR(state->layout_type);
+    Py_CLEAR(state->memory_type);
+    Py_CLEAR(state->worker_type);
+    Py_CLEAR(state->channel_type);
+    return 0;
+}
+
+static void core_free(void *module) {
+    core_clear(module);
+}
+
+static PyObject *core_exit_with_peer(PyObject *module, PyObject *arg) {
+    int fd;
+    struct sidecaml_failure why;
+    if (!fd_of(arg, &fd)) return NULL;
+    if (sidecaml_exit_with_peer(fd, &why) < 0) return raise_failure(PyModule_GetState(module), &why);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef core_methods[] = {
+    {"exit_with_peer", core_exit_with_peer, METH_O,
+     PyDoc_STR("exit_with_peer(fd, /)\n--\n\nEnd the process at once when the other end of socket `fd` is gone.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot core_slots[] = {
+    {Py_mod_exec, core_exec},
+    {0, NULL},
+};
+
+static PyModuleDef core_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "ipc_server._core",
+    .m_doc = PyDoc_STR("The C core of sidecaml: segments, the ring of tickets, waits."),
+    .m_size = sizeof(struct core_state),
+    .m_methods = core_methods,
+    .m_slots = core_slots,
+    .m_traverse = core_traverse,
+    .m_clear = core_clear,
+    .m_free = core_free,
+};
+
+PyMODINIT_FUNC PyInit__core(void) {
+    return PyModuleDef_Init(&core_module);
+}

@@ -1,0 +1,357 @@
+/* Worker: the serving side. It takes one request at a time; attached channels are numbered by the C core. */
+#include <stdio.h>
+#include <string.h>
+
+#include "core.h"
+
+/* A worker that spins never sees a signal by itself: handlers get their turn this often. */
+#define SPIN_TURN_NS 100000000u
+
+struct worker_object {
+    PyObject ob_base;
+    sidecaml_worker *worker; /* NULL once closed */
+    const struct core_state *state;
+    struct sidecaml_request request;
+    enum sidecaml_policy policy;
+    bool running; /* `request` was taken and is not complete */
+    bool waiting; /* a thread is inside `next` without the interpreter lock */
+    uint32_t hold_count;
+    struct hold **holds; /* of each attached channel; NULL where there is none */
+};
+
+static bool usable(const struct worker_object *self) {
+    if (self->worker && !self->waiting) return true;
+    raise_invalid(self->state, self->worker ? "another thread waits on the worker" : "the worker is closed");
+    return false;
+}
+
+static struct worker_object *usable_worker(PyObject *object) {
+    struct worker_object *self = (struct worker_object *)object;
+    return usable(self) ? self : NULL;
+}
+
+static struct worker_object *running_worker(PyObject *object) {
+    struct worker_object *self = usable_worker(object);
+    if (!self || self->running) return self;
+    raise_invalid(self->state, "the worker runs no request: take one with next()");
+    return NULL;
+}
+
+/* --- Life -------------------------------------------------------------------------------------------------------- */
+
+static PyObject *worker_create(PyTypeObject *type, PyObject *args, PyObject *keywords) {
+    static char *names[] = {"status_fd", "control_fd", "policy", NULL};
+    struct core_state *state = PyType_GetModuleState(type);
+    PyObject *status_object, *control_object, *policy_object;
+    int status_fd, control_fd;
+    enum sidecaml_policy policy;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OOO:Worker", names, &status_object, &control_object,
+                                     &policy_object) ||
+        !fd_of(status_object, &status_fd) || !fd_of(control_object, &control_fd) ||
+        !policy_of(state, policy_object, &policy))
+        return NULL;
+    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    struct worker_object *self = (struct worker_object *)allocate(type, 0);
+    if (!self) return NULL;
+    struct sidecaml_failure why;
+    self->state = state;
+    self->policy = policy;
+    if (sidecaml_worker_create(status_fd, control_fd, policy, &self->worker, &why) < 0) {
+        self->worker = NULL;
+        raise_failure(state, &why);
+        Py_CLEAR(self);
+    }
+    return (PyObject *)self;
+}
+
+static void drop_holds(struct worker_object *self) {
+    for (uint32_t i = 0; i < self->hold_count; i++)
+        PyMem_Free(self->holds[i]);
+    PyMem_Free(self->holds);
+    self->holds = NULL;
+    self->hold_count = 0;
+}
+
+static void destroy(struct worker_object *self) {
+    drop_holds(self);
+    sidecaml_worker_destroy(self->worker);
+    self->worker = NULL;
+    self->running = false;
+}
+
+static void worker_dealloc(PyObject *object) {
+    destroy((struct worker_object *)object);
+    free_object(object);
+}
+
+static PyObject *worker_close(PyObject *object, PyObject *Py_UNUSED(none)) {
+    struct worker_object *self = (struct worker_object *)object;
+    if (!self->worker) Py_RETURN_NONE;
+    if (!usable(self)) return NULL;
+    for (uint32_t i = 0; i < self->hold_count; i++)
+        if (!hold_may_close(self->holds[i])) return NULL;
+    destroy(self);
+    Py_RETURN_NONE;
+}
+
+/* --- Channels ---------------------------------------------------------------------------------------------------- */
+
+/* Room for one more channel: the C core, too, fills a gap before it adds a place. */
+static bool make_room(struct worker_object *self) {
+    uint32_t channel = 0;
+    while (channel < self->hold_count && self->holds[channel])
+        channel++;
+    if (channel < self->hold_count) return true;
+    struct hold **holds = PyMem_Realloc(self->holds, (channel + 1) * sizeof holds[0]);
+    if (!holds) return false;
+    memset(holds + self->hold_count, 0, (channel + 1 - self->hold_count) * sizeof holds[0]);
+    self->holds = holds;
+    self->hold_count = channel + 1;
+    return true;
+}
+
+static PyObject *worker_attach(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    struct worker_object *self = usable_worker(object);
+    struct sidecaml_worker_fds fds;
+    if (!self || !check_count("attach", count, 4, 4) || !fd_of(args[0], &fds.segment) ||
+        !fd_of(args[1], &fds.request) || !fd_of(args[2], &fds.answer))
+        return NULL;
+    const struct sidecaml_layout *layout = layout_of(self->state, args[3]);
+    /* Before the descriptors change hands: nothing may fail afterwards. */
+    struct hold *hold = layout ? hold_new() : NULL;
+    if (!hold) return NULL;
+    struct sidecaml_failure why;
+    int channel = make_room(self) ? sidecaml_worker_attach(self->worker, &fds, layout, &why) : -SIDECAML_E_NO_MEMORY;
+    if (channel < 0) {
+        PyMem_Free(hold);
+        return channel == -SIDECAML_E_NO_MEMORY ? PyErr_NoMemory() : raise_failure(self->state, &why);
+    }
+    self->holds[channel] = hold;
+    return PyLong_FromLong(channel);
+}
+
+static struct hold *hold_of(const struct worker_object *self, uint32_t channel) {
+    struct hold *hold = channel < self->hold_count ? self->holds[channel] : NULL;
+    if (!hold) raise_invalid(self->state, "the worker has no channel %u", channel);
+    return hold;
+}
+
+static PyObject *worker_detach(PyObject *object, PyObject *arg) {
+    struct worker_object *self = usable_worker(object);
+    uint32_t channel;
+    if (!self || !u32_of(arg, &channel)) return NULL;
+    struct hold *hold = hold_of(self, channel);
+    if (!hold) return NULL;
+    if (self->running && self->request.channel == channel)
+        return raise_invalid(self->state, "channel %u has a running request: complete it first", channel);
+    if (!hold_may_close(hold)) return NULL;
+    PyMem_Free(hold);
+    self->holds[channel] = NULL;
+    sidecaml_worker_detach(self->worker, channel);
+    Py_RETURN_NONE;
+}
+
+/* Channel, slot and tensor to a place; NULL with an exception set. */
+static void *place_of(const struct worker_object *self, PyObject *const *args, Py_ssize_t count, struct hold **hold,
+                      uint64_t *bytes) {
+    uint32_t channel, slot, tensor;
+    if (!check_count("tensor", count, 3, 3) || !u32_of(args[0], &channel) || !u32_of(args[1], &slot) ||
+        !u32_of(args[2], &tensor))
+        return NULL;
+    *hold = hold_of(self, channel);
+    if (!*hold) return NULL;
+    void *place = sidecaml_worker_tensor(self->worker, channel, slot, tensor);
+    if (!place)
+        raise_invalid(self->state, "channel %u has no slot %u or no tensor %u", channel, slot, tensor);
+    else
+        *bytes = sidecaml_worker_layout(self->worker, channel)->tensor[tensor].max_bytes;
+    return place;
+}
+
+static PyObject *worker_tensor(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    struct worker_object *self = usable_worker(object);
+    struct hold *hold;
+    uint64_t bytes;
+    void *place = self ? place_of(self, args, count, &hold, &bytes) : NULL;
+    return place ? memory_new(self->state, object, hold, place, bytes) : NULL;
+}
+
+static PyObject *worker_tensor_address(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    struct worker_object *self = usable_worker(object);
+    struct hold *hold;
+    uint64_t bytes;
+    void *place = self ? place_of(self, args, count, &hold, &bytes) : NULL;
+    return place ? PyLong_FromVoidPtr(place) : NULL;
+}
+
+/* --- Requests ---------------------------------------------------------------------------------------------------- */
+
+/* Without the interpreter lock, until there is something or a signal handler should have its turn. */
+static int wait_once(struct worker_object *self, uint64_t timeout_ns) {
+    bool spins = self->policy == SIDECAML_SPIN && timeout_ns > SPIN_TURN_NS;
+    int status;
+    self->waiting = true;
+    Py_BEGIN_ALLOW_THREADS;
+    status = sidecaml_worker_next(self->worker, spins ? SPIN_TURN_NS : timeout_ns, &self->request);
+    Py_END_ALLOW_THREADS;
+    self->waiting = false;
+    return status;
+}
+
+static uint64_t remaining(uint64_t end_ns) {
+    if (end_ns == UINT64_MAX) return UINT64_MAX;
+    uint64_t now = sidecaml_now_ns();
+    return now < end_ns ? end_ns - now : 0;
+}
+
+/* 1 taken, 0 nothing, -1 with an exception set. */
+static int wait_for_request(struct worker_object *self, uint64_t timeout_ns) {
+    uint64_t now = sidecaml_now_ns();
+    uint64_t end = timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
+    for (uint64_t left = timeout_ns; left; left = remaining(end)) {
+        int status = wait_once(self, left);
+        if (status == 1) return 1;
+        if (PyErr_CheckSignals() < 0) return -1;
+        if (status == -SIDECAML_E_AGAIN) return 0;
+        if (status != -SIDECAML_E_TIMEOUT && status != -SIDECAML_E_PENDING) {
+            raise_code(self->state, status, NULL);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static PyObject *tuple_of_request(const struct sidecaml_request *request) {
+    PyObject *channel = PyLong_FromUnsignedLong(request->channel);
+    PyObject *slot = PyLong_FromUnsignedLong(request->slot);
+    PyObject *tuple = channel && slot ? PyTuple_Pack(2, channel, slot) : NULL;
+    Py_XDECREF(channel);
+    Py_XDECREF(slot);
+    return tuple;
+}
+
+static PyObject *worker_next(PyObject *object, PyObject *timeout) {
+    struct worker_object *self = usable_worker(object);
+    uint64_t timeout_ns = UINT64_MAX;
+    if (!self || (timeout != Py_None && !u64_of(timeout, &timeout_ns))) return NULL;
+    if (self->running) return raise_invalid(self->state, "the worker runs a request: complete it before the next");
+    int taken = sidecaml_worker_next(self->worker, 0, &self->request);
+    if (taken == -SIDECAML_E_PENDING) taken = wait_for_request(self, timeout_ns);
+    if (taken == -1) return NULL;
+    if (taken != 1) Py_RETURN_NONE;
+    self->running = true;
+    return tuple_of_request(&self->request);
+}
+
+static PyObject *worker_started(PyObject *object, PyObject *Py_UNUSED(none)) {
+    struct worker_object *self = running_worker(object);
+    if (!self) return NULL;
+    sidecaml_worker_started(self->worker, &self->request);
+    Py_RETURN_NONE;
+}
+
+static PyObject *finish(struct worker_object *self, uint32_t code, const char *message) {
+    int given_up = sidecaml_worker_complete(self->worker, &self->request, -(int)code, message);
+    self->running = false;
+    return PyBool_FromLong(given_up);
+}
+
+static PyObject *worker_complete(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    struct worker_object *self = running_worker(object);
+    uint32_t code = 0;
+    if (!self || !check_count("complete", count, 0, 2) || (count > 0 && !u32_of(args[0], &code))) return NULL;
+    if (code > INT16_MAX) return raise_invalid(self->state, "%u is no error code", code);
+    if (count < 2 || args[1] == Py_None) return finish(self, code, NULL);
+    /* A message that UTF-8 cannot hold must not keep the request from completing. */
+    PyObject *bytes = PyUnicode_AsEncodedString(args[1], "utf-8", "replace");
+    if (!bytes) return NULL;
+    PyObject *result = finish(self, code, PyBytes_AsString(bytes));
+    Py_DECREF(bytes);
+    return result;
+}
+
+static const char *tensor_name(const struct worker_object *self, uint32_t tensor, char *room, size_t size) {
+    const struct sidecaml_layout *layout = sidecaml_worker_layout(self->worker, self->request.channel);
+    snprintf(room, size, "%.*s", SIDECAML_NAME_BYTES, (const char *)layout->tensor[tensor].name);
+    return room;
+}
+
+/* For a result below 0 of get_dims and set_dims. */
+static PyObject *raise_dims(const struct worker_object *self, int status, uint32_t tensor) {
+    const struct sidecaml_layout *layout = sidecaml_worker_layout(self->worker, self->request.channel);
+    char text[256], name[SIDECAML_NAME_BYTES + 1];
+    if (tensor >= layout->input_count + layout->output_count)
+        return raise_invalid(self->state, "the channel has no tensor %u", tensor);
+    if (status == -SIDECAML_E_INVALID)
+        return raise_invalid(self->state, "tensor \"%s\" has another number of dimensions, or fixed ones",
+                             tensor_name(self, tensor, name, sizeof name));
+    snprintf(text, sizeof text, "tensor \"%s\": dimensions beyond the largest that the channel was opened with",
+             tensor_name(self, tensor, name, sizeof name));
+    return raise_code(self->state, status, text);
+}
+
+static PyObject *worker_get_dims(PyObject *object, PyObject *arg) {
+    struct worker_object *self = running_worker(object);
+    uint64_t dims[SIDECAML_MAX_RANK];
+    uint32_t tensor;
+    if (!self || !u32_of(arg, &tensor)) return NULL;
+    int rank = sidecaml_worker_get_dims(self->worker, &self->request, tensor, dims);
+    return rank < 0 ? raise_dims(self, rank, tensor) : tuple_of_dims(dims, (uint32_t)rank);
+}
+
+static PyObject *worker_set_dims(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    struct worker_object *self = running_worker(object);
+    uint64_t dims[SIDECAML_MAX_RANK];
+    uint32_t tensor, rank;
+    if (!self || !check_count("set_dims", count, 2, 2) || !u32_of(args[0], &tensor) ||
+        !dims_of(self->state, args[1], dims, &rank))
+        return NULL;
+    int status = sidecaml_worker_set_dims(self->worker, &self->request, tensor, dims, rank);
+    if (status < 0) return raise_dims(self, status, tensor);
+    Py_RETURN_NONE;
+}
+
+/* --- Type -------------------------------------------------------------------------------------------------------- */
+
+#define FAST(function) ((PyCFunction)(void (*)(void))(function))
+
+static PyMethodDef worker_methods[] = {
+    {"attach", FAST(worker_attach), METH_FASTCALL,
+     PyDoc_STR("attach(segment_fd, request_fd, answer_fd, layout, /)\n--\n\nMap and format a segment and serve it; the "
+               "channel's index. Takes the descriptors over.")},
+    {"detach", worker_detach, METH_O,
+     PyDoc_STR("detach(channel, /)\n--\n\nUnmap a channel. BufferError while views of it exist.")},
+    {"tensor", FAST(worker_tensor), METH_FASTCALL,
+     PyDoc_STR("tensor(channel, slot, tensor, /)\n--\n\nThe memory of one tensor in one slot.")},
+    {"tensor_address", FAST(worker_tensor_address), METH_FASTCALL,
+     PyDoc_STR("tensor_address(channel, slot, tensor, /)\n--\n\nWhere that memory starts.")},
+    {"next", worker_next, METH_O,
+     PyDoc_STR("next(timeout_ns, /)\n--\n\nTake the next request: (channel, slot), or None when the time is over, the "
+               "control socket is readable, or a signal came. None waits for ever.")},
+    {"started", worker_started, METH_NOARGS, PyDoc_STR("started()\n--\n\nStamp the start of the request.")},
+    {"complete", FAST(worker_complete), METH_FASTCALL,
+     PyDoc_STR("complete(status=0, message=None, /)\n--\n\nPublish the end of the request: an error code, or 0. True "
+               "when the client had given up.")},
+    {"get_dims", worker_get_dims, METH_O,
+     PyDoc_STR("get_dims(tensor, /)\n--\n\nThe dimensions of the request's input.")},
+    {"set_dims", FAST(worker_set_dims), METH_FASTCALL,
+     PyDoc_STR("set_dims(tensor, dims, /)\n--\n\nThe dimensions of an output, before complete.")},
+    {"close", worker_close, METH_NOARGS, PyDoc_STR("close()\n--\n\nDetach everything. BufferError while views exist.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot worker_slots[] = {
+    {Py_tp_doc, PyDoc_STR("Worker(status_fd, control_fd, policy)\n--\n\nThe serving side; formats the status page and "
+                          "takes its descriptor over.")},
+    {Py_tp_new, worker_create},
+    {Py_tp_dealloc, worker_dealloc},
+    {Py_tp_methods, worker_methods},
+    {0, NULL},
+};
+
+PyType_Spec worker_spec = {
+    .name = "ipc_server._core.Worker",
+    .basicsize = sizeof(struct worker_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = worker_slots,
+};

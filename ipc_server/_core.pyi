@@ -1,0 +1,203 @@
+"""The C core of sidecaml (c_shim/python): segments, the ring of tickets, waits.
+
+Misuse raises `SidecamlError` with INVALID, or TypeError and OverflowError for arguments that are no such number. All
+times are nanoseconds of CLOCK_MONOTONIC (`time.monotonic_ns()`); a deadline of 0 means none. One thread at a time may
+use an object; while it waits in `next`, `wait` or `spin` any other use is refused.
+"""
+
+from collections.abc import Buffer, Iterable
+from typing import Final, final
+
+SPIN: Final = 0
+ADAPTIVE: Final = 1
+BLOCK: Final = 2
+
+def exit_with_peer(fd: int, /) -> None:
+    """End the process at once, with status 0, when the other end of socket `fd` is gone."""
+
+@final
+class Memory(Buffer):
+    """One tensor's place in one slot: a writable buffer of its largest size, `max_bytes`.
+
+    While it is alive, as it is in every view made of it (numpy arrays, memoryviews), the channel cannot be closed.
+    """
+
+    def __len__(self) -> int: ...
+
+@final
+class Layout:
+    """Where everything lies in a segment."""
+
+    def __new__(
+        cls,
+        tensors: Iterable[tuple[str, int, bool, bool, Iterable[int]]],
+        slots: int,
+        fingerprint: int,
+    ) -> Layout:
+        """Compute it for `tensors` of (name, dtype, output, dynamic, max_dims), inputs first.
+
+        INVALID for what no segment can hold, NO_SPACE for more than 2^62 bytes.
+        """
+
+    @classmethod
+    def read(cls, buffer: Buffer, /) -> Layout:
+        """Read it out of a segment that nobody vouches for: CORRUPT, ABI_MISMATCH."""
+
+    @property
+    def segment_bytes(self) -> int:
+        """Size of the whole segment."""
+
+    @property
+    def slots(self) -> int:
+        """Number of slots."""
+
+    @property
+    def fingerprint(self) -> int:
+        """Fingerprint of the signature."""
+
+    @property
+    def tensors(self) -> tuple[tuple[str, int, bool, bool, tuple[int, ...], int, int, int], ...]:
+        """(name, dtype, output, dynamic, max_dims, array_offset, slot_stride, max_bytes) of each, inputs first."""
+
+@final
+class Worker:
+    """The serving side: any number of channels, one request at a time."""
+
+    def __new__(cls, status_fd: int, control_fd: int, policy: int) -> Worker:
+        """Format the status page and take its descriptor over; watch `control_fd`, which stays the caller's."""
+
+    def attach(self, segment_fd: int, request_fd: int, answer_fd: int, layout: Layout, /) -> int:
+        """Map and format a zeroed segment and serve it; the channel's index here.
+
+        Takes the descriptors over when it succeeds.
+        """
+
+    def detach(self, channel: int, /) -> None:
+        """Unmap and close a channel. BufferError while views of it exist, INVALID while a request of it runs."""
+
+    def tensor(self, channel: int, slot: int, tensor: int, /) -> Memory:
+        """Give the memory of one tensor in one slot."""
+
+    def tensor_address(self, channel: int, slot: int, tensor: int, /) -> int:
+        """Say where that memory starts."""
+
+    def next(self, timeout_ns: int | None, /) -> tuple[int, int] | None:
+        """Take the next request: its channel and slot.
+
+        None when the time is over, the control socket is readable, or a signal came. A timeout of None waits for ever.
+        """
+
+    def started(self) -> None:
+        """Stamp the start of the request."""
+
+    def complete(self, status: int = 0, message: str | None = None, /) -> bool:
+        """Publish the end of the request: 0, or an error code and its message.
+
+        True when the client had given up.
+        """
+
+    def get_dims(self, tensor: int, /) -> tuple[int, ...]:
+        """Read the dimensions of the request's tensor, once; BAD_DIMS beyond the largest."""
+
+    def set_dims(self, tensor: int, dims: Iterable[int], /) -> None:
+        """Write the dimensions of an output, before complete; OUTPUT_TOO_LARGE beyond the largest."""
+
+    def close(self) -> None:
+        """Detach everything. BufferError while views exist."""
+
+@final
+class Channel:
+    """The client's side of one open model."""
+
+    def __new__(
+        cls,
+        segment_fd: int,
+        request_fd: int,
+        answer_fd: int,
+        status_fd: int,
+        control_fd: int,
+        fingerprint: int,
+        policy: int,
+    ) -> Channel:
+        """Map and check; takes the descriptors over when it succeeds: CORRUPT, ABI_MISMATCH, SYSTEM."""
+
+    def claim(self) -> int:
+        """Give the slot that the next submit takes: FULL, BUSY, SERVER_GONE when it may not be filled now."""
+
+    def submit(self, deadline_ns: int = 0, /) -> int:
+        """Publish the claimed slot's request and give the slot; errors of `claim`."""
+
+    def poll(self, slot: int, /) -> bool:
+        """Whether the request is done; its failure raises."""
+
+    def spin(self, slot: int, spin_ns: int, /) -> bool:
+        """Like `poll`, looking for at most `spin_ns`."""
+
+    def wait(self, slot: int, deadline_ns: int = 0, /) -> None:
+        """Wait until the request is done; its failure, TIMEOUT and SERVER_GONE raise.
+
+        After TIMEOUT the request is given up, and the slot answers BUSY at `claim` until the worker is done with it.
+        """
+
+    def release(self, slot: int, /) -> None:
+        """Give a finished slot back."""
+
+    def abandon(self, slot: int, /) -> None:
+        """Give a request up at any stage."""
+
+    def tensor(self, slot: int, tensor: int, /) -> Memory:
+        """Give the memory of one tensor in one slot."""
+
+    def get_dims(self, slot: int, tensor: int, /) -> tuple[int, ...]:
+        """Give an input's dimensions as set, or an output's as they came with the last answer."""
+
+    def set_dims(self, slot: int, tensor: int, dims: Iterable[int], /) -> None:
+        """Set a dynamic input's dimensions for the requests to come in `slot`: BAD_DIMS, INVALID."""
+
+    def arm(self, slot: int, /) -> bool:
+        """Announce a sleep on `answer_fd`; True when it must not be slept."""
+
+    def disarm(self) -> None:
+        """Take the announcement back after waking; then poll."""
+
+    def message(self, slot: int, /) -> str:
+        """Give the text of a failed request, before it is released."""
+
+    def stamps(self, slot: int, /) -> tuple[int, int, int, int]:
+        """Give (submitted, seen, started, finished) of the last request; 0 when not taken."""
+
+    def gone_event(self) -> bytes | None:
+        """Give the daemon's last message to this channel, undecoded."""
+
+    def set_policy(self, policy: int, /) -> None:
+        """Change how to wait."""
+
+    def set_stamps(self, all: bool, /) -> None:
+        """Take all four stamps from now on, or the worker's two."""
+
+    def close(self) -> None:
+        """Unmap and close everything. BufferError while views exist."""
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of its segment."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether its waits have seen that daemon or worker is gone."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed."""
+
+    @property
+    def segment_fd(self) -> int:
+        """Descriptor of the segment."""
+
+    @property
+    def answer_fd(self) -> int:
+        """Descriptor that is readable when an answer has come to who armed."""
+
+    @property
+    def control_fd(self) -> int:
+        """Descriptor of the control socket."""
