@@ -1,0 +1,78 @@
+let default_socket () =
+  let in_runtime_dir () =
+    match Sys.getenv_opt "XDG_RUNTIME_DIR" with
+    | Some dir when dir <> "" -> Filename.concat dir "sidecaml.sock"
+    | _ -> "/run/sidecaml/sidecaml.sock"
+  in
+  match Sys.getenv_opt "SIDECAML_SOCKET" with
+  | Some path when path <> "" -> path
+  | _ -> in_runtime_dir ()
+
+(* --- Requests ---------------------------------------------------------------------------------------------------- *)
+
+let check_text what text =
+  if String.contains text '\000' then invalid_arg (Printf.sprintf "Sidecaml: a %s with a NUL character: %S" what text)
+
+let check_dim (name, size) =
+  check_text "dimension's name" name;
+  if size < 0 then invalid_arg (Printf.sprintf "Sidecaml: dimension %S cannot be %d" name size)
+
+let request ?model ?(slots = 1) ?(policy = Abi.policy_adaptive) ?(dims = []) ~socket ~timeout_ns () : Core.request =
+  check_text "socket path" socket;
+  Option.iter (check_text "model name") model;
+  List.iter check_dim dims;
+  if timeout_ns < 0 then invalid_arg (Printf.sprintf "Sidecaml: a timeout of %d ns" timeout_ns);
+  let client = Printf.sprintf "ocaml %s" (Filename.basename Sys.executable_name) in
+  { socket; client; model; slots; policy; timeout_ns; dims = Array.of_list dims }
+
+(* --- Replies ----------------------------------------------------------------------------------------------------- *)
+
+let tensor_of (info : Core.tensor_info) : Model.tensor =
+  let dim size name = if size < 0 then Model.Dynamic name else Model.Fixed size in
+  { name = info.tensor_name; dtype = info.dtype_name; shape = Array.map2 dim info.dims info.dim_names }
+
+let state_of state problem : Model.state =
+  match state with "ready" -> Ready | "loading" -> Loading | _ -> Failed problem
+
+let model_of (info : Core.model_info) : Model.t =
+  let outputs, inputs = List.partition (fun (t : Core.tensor_info) -> t.is_output) (Array.to_list info.tensors) in
+  {
+    name = info.model_name;
+    engine = info.engine;
+    state = state_of info.state info.problem;
+    fingerprint = info.fingerprint;
+    max_slots = info.max_slots;
+    inputs = List.map tensor_of inputs;
+    outputs = List.map tensor_of outputs;
+  }
+
+let error_of (number, message) = Error.of_number number ~message
+
+let described request =
+  match Core.describe request with
+  | Ok models -> Ok (List.map model_of (Array.to_list models))
+  | Error e -> Error (error_of e)
+
+(* --- Calls ------------------------------------------------------------------------------------------------------- *)
+
+let models ~socket ~timeout_ns = described (request ~socket ~timeout_ns ())
+
+let describe ~socket ~timeout_ns name =
+  match described (request ~model:name ~socket ~timeout_ns ()) with
+  | Ok [ model ] when model.name = name -> Ok model
+  | Ok others ->
+      let message = Printf.sprintf "asked for model %S, the daemon described %d models" name (List.length others) in
+      Error (Error.Rejected { code = Protocol; message })
+  | Error _ as e -> e
+
+type opened = { handle : Core.handle; model : Model.t; layout : Core.layout }
+
+let check_slots slots =
+  if slots < 1 || slots > Abi.max_slots then
+    invalid_arg (Printf.sprintf "Sidecaml: a channel has 1 to %d slots, not %d" Abi.max_slots slots)
+
+let open_model ~socket ~timeout_ns ~slots ~dims ~policy name =
+  check_slots slots;
+  match Core.open_channel (request ~model:name ~slots ~policy ~dims ~socket ~timeout_ns ()) with
+  | Ok (handle, info, layout) -> Ok { handle; model = model_of info; layout }
+  | Error e -> Error (error_of e)

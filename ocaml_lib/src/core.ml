@@ -1,0 +1,97 @@
+type handle
+
+type request = {
+  socket : string;
+  client : string;
+  model : string option;
+  slots : int;
+  policy : int;
+  timeout_ns : int;
+  dims : (string * int) array;
+}
+
+type tensor_info = {
+  tensor_name : string;
+  dtype_name : string;
+  is_output : bool;
+  dims : int array;
+  dim_names : string array;
+}
+
+type model_info = {
+  model_name : string;
+  engine : string;
+  state : string;
+  problem : string;
+  fingerprint : int64;
+  max_slots : int;
+  tensors : tensor_info array;
+}
+
+type place = {
+  dynamic : bool;
+  offset : int;
+  stride : int;
+  max_dims : int array;
+}
+
+type layout = {
+  segment : Unix.file_descr;
+  segment_bytes : int;
+  slot_count : int;
+  places : place array;
+}
+
+external describe : request -> (model_info array, int * string) result = "sidecaml_ml_describe"
+external open_channel : request -> (handle * model_info * layout, int * string) result = "sidecaml_ml_open"
+
+external close : handle -> int = "sidecaml_ml_close"
+
+external wait : handle -> (int[@untagged]) -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_wait_byte" "sidecaml_ml_wait_native"
+
+external wait_holding : handle -> (int[@untagged]) -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_wait_holding_byte" "sidecaml_ml_wait_holding_native"
+
+external message : handle -> int -> string = "sidecaml_ml_message"
+
+external gone : handle -> int * string = "sidecaml_ml_gone"
+
+external is_open : handle -> bool = "sidecaml_ml_is_open" [@@noalloc]
+external closed : unit -> int = "sidecaml_ml_closed" [@@noalloc]
+external taken : unit -> int = "sidecaml_ml_taken" [@@noalloc]
+
+external claim : handle -> (int[@untagged]) = "sidecaml_ml_claim_byte" "sidecaml_ml_claim_native" [@@noalloc]
+
+external submit : handle -> (int[@untagged]) -> (int[@untagged]) = "sidecaml_ml_submit_byte" "sidecaml_ml_submit_native"
+  [@@noalloc]
+
+external spin : handle -> (int[@untagged]) -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_spin_byte" "sidecaml_ml_spin_native"
+  [@@noalloc]
+
+external start : handle -> (int[@untagged]) -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_start_byte" "sidecaml_ml_start_native"
+  [@@noalloc]
+
+external poll : handle -> (int[@untagged]) -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_poll_byte" "sidecaml_ml_poll_native"
+  [@@noalloc]
+
+external release : handle -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_release_byte" "sidecaml_ml_release_native"
+  [@@noalloc]
+
+external abandon : handle -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_abandon_byte" "sidecaml_ml_abandon_native"
+  [@@noalloc]
+
+external set_dims : handle -> int -> int -> int array -> int = "sidecaml_ml_set_dims" [@@noalloc]
+
+external get_dims : handle -> int -> int -> int array -> int = "sidecaml_ml_get_dims" [@@noalloc]
+
+external set_stamps : handle -> bool -> int = "sidecaml_ml_set_stamps" [@@noalloc]
+
+external stamps : handle -> int -> int array -> int = "sidecaml_ml_stamps" [@@noalloc]
+
+external now_ns : unit -> (int[@untagged]) = "sidecaml_ml_now_byte" "sidecaml_ml_now_native" [@@noalloc]

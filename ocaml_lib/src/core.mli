@@ -1,0 +1,123 @@
+(** The stubs of [c_shim/ocaml/stubs.c], and what they give.
+
+    Results are those of [sidecaml.h]: 0 or more, or the negative of an error code. Beside them, a channel that is closed
+    answers {!closed}, and one that is in a call of another thread {!taken}. *)
+
+type handle
+(** A channel of the C core. The finaliser lets go of it without giving its pages back, for views may be in use. *)
+
+type request = {
+  socket : string;
+  client : string;
+  model : string option;
+  slots : int;
+  policy : int;
+  timeout_ns : int;
+  dims : (string * int) array;
+}
+(** What to describe or open. The stubs know the order of the fields; no string may hold a NUL character. *)
+
+type tensor_info = {
+  tensor_name : string;
+  dtype_name : string;
+  is_output : bool;
+  dims : int array;  (** -1 for a dynamic one *)
+  dim_names : string array;  (** [""] for a fixed one *)
+}
+
+type model_info = {
+  model_name : string;
+  engine : string;
+  state : string;
+  problem : string;
+  fingerprint : int64;
+  max_slots : int;
+  tensors : tensor_info array;
+}
+
+type place = {
+  dynamic : bool;
+  offset : int;  (** bytes, of slot 0 *)
+  stride : int;  (** bytes, from slot to slot *)
+  max_dims : int array;
+}
+
+type layout = {
+  segment : Unix.file_descr;  (** the channel's own: not to be closed *)
+  segment_bytes : int;
+  slot_count : int;
+  places : place array;
+}
+
+(** {1 The runtime lock is released} *)
+
+external describe : request -> (model_info array, int * string) result = "sidecaml_ml_describe"
+external open_channel : request -> (handle * model_info * layout, int * string) result = "sidecaml_ml_open"
+
+external close : handle -> int = "sidecaml_ml_close"
+(** Idempotent: 0, or {!taken}. *)
+
+external wait : handle -> (int[@untagged]) -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_wait_byte" "sidecaml_ml_wait_native"
+(** [wait handle slot deadline_ns] *)
+
+(** {1 The runtime lock is kept} *)
+
+external wait_holding : handle -> (int[@untagged]) -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_wait_holding_byte" "sidecaml_ml_wait_holding_native"
+(** [wait_holding handle slot deadline_ns] *)
+
+external message : handle -> int -> string = "sidecaml_ml_message"
+(** [message handle slot] of a failed request. *)
+
+external gone : handle -> int * string = "sidecaml_ml_gone"
+(** Code and text of the daemon's last words; code 0 while the channel lives. *)
+
+(** {1 No allocation, no exception, a few microseconds at most} *)
+
+external is_open : handle -> bool = "sidecaml_ml_is_open" [@@noalloc]
+external closed : unit -> int = "sidecaml_ml_closed" [@@noalloc]
+external taken : unit -> int = "sidecaml_ml_taken" [@@noalloc]
+
+external claim : handle -> (int[@untagged]) = "sidecaml_ml_claim_byte" "sidecaml_ml_claim_native" [@@noalloc]
+
+external submit : handle -> (int[@untagged]) -> (int[@untagged]) = "sidecaml_ml_submit_byte" "sidecaml_ml_submit_native"
+  [@@noalloc]
+(** [submit handle deadline_ns] *)
+
+external spin : handle -> (int[@untagged]) -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_spin_byte" "sidecaml_ml_spin_native"
+  [@@noalloc]
+(** [spin handle slot spin_ns] *)
+
+external start : handle -> (int[@untagged]) -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_start_byte" "sidecaml_ml_start_native"
+  [@@noalloc]
+(** [start handle deadline_ns spin_ns] releases the answer in slot 0, submits the next request there, and spins. *)
+
+external poll : handle -> (int[@untagged]) -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_poll_byte" "sidecaml_ml_poll_native"
+  [@@noalloc]
+(** [poll handle slot deadline_ns] *)
+
+external release : handle -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_release_byte" "sidecaml_ml_release_native"
+  [@@noalloc]
+
+external abandon : handle -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_abandon_byte" "sidecaml_ml_abandon_native"
+  [@@noalloc]
+
+external set_dims : handle -> int -> int -> int array -> int = "sidecaml_ml_set_dims" [@@noalloc]
+(** [set_dims handle slot tensor dims] *)
+
+external get_dims : handle -> int -> int -> int array -> int = "sidecaml_ml_get_dims" [@@noalloc]
+(** [get_dims handle slot tensor dims] writes into [dims], which is as long as the tensor's rank. *)
+
+external set_stamps : handle -> bool -> int = "sidecaml_ml_set_stamps" [@@noalloc]
+
+external stamps : handle -> int -> int array -> int = "sidecaml_ml_stamps" [@@noalloc]
+(** [stamps handle slot four] writes submitted, seen, started and finished into [four]. *)
+
+external now_ns : unit -> (int[@untagged]) = "sidecaml_ml_now_byte" "sidecaml_ml_now_native" [@@noalloc]
+(** CLOCK_MONOTONIC. *)

@@ -1,0 +1,34 @@
+type dim = Fixed of int | Dynamic of string
+type tensor = { name : string; dtype : string; shape : dim array }
+type state = Ready | Loading | Failed of string
+
+type t = {
+  name : string;
+  engine : string;
+  state : state;
+  fingerprint : int64;
+  max_slots : int;
+  inputs : tensor list;
+  outputs : tensor list;
+}
+
+let dynamic_dims model =
+  let add names = function Dynamic name when not (List.mem name names) -> name :: names | _ -> names in
+  List.rev
+    (List.fold_left (fun names (t : tensor) -> Array.fold_left add names t.shape) [] (model.inputs @ model.outputs))
+
+let dim_to_string = function Fixed size -> string_of_int size | Dynamic name -> name
+
+let tensor_to_string (tensor : tensor) =
+  let shape = String.concat "," (List.map dim_to_string (Array.to_list tensor.shape)) in
+  Printf.sprintf "%s %s[%s]" tensor.name tensor.dtype shape
+
+let state_to_string = function Ready -> "ready" | Loading -> "loading" | Failed why -> "failed: " ^ why
+
+let pp ppf model =
+  let tensor direction t = Format.fprintf ppf "@,  %-6s %s" direction (tensor_to_string t) in
+  Format.fprintf ppf "@[<v>%s (%s, %s, up to %d slots)" model.name model.engine (state_to_string model.state)
+    model.max_slots;
+  List.iter (tensor "input") model.inputs;
+  List.iter (tensor "output") model.outputs;
+  Format.fprintf ppf "@]"

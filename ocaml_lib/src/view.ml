@@ -1,0 +1,82 @@
+open Bigarray
+
+(* One mapping of the whole segment. *)
+type base = Base : ('a, 'b) kind * ('a, 'b, c_layout) Array1.t -> base
+
+type t =
+  | View : {
+      signature : Model.tensor;
+      is_output : bool;
+      place : Core.place;
+      dtype : ('a, 'b) Dtype.t;
+      base : ('a, 'b, c_layout) Array1.t;
+      by_slot : ('a, 'b, c_layout) Genarray.t array;
+    }
+      -> t
+
+let map_segment (layout : Core.layout) kind =
+  let found = (Unix.fstat layout.segment).st_size in
+  if found < layout.segment_bytes then
+    failwith (Printf.sprintf "the segment has %d bytes, its layout %d" found layout.segment_bytes);
+  let elements = layout.segment_bytes / kind_size_in_bytes kind in
+  array1_of_genarray (Unix.map_file layout.segment kind c_layout true [| elements |])
+
+let same_kind : type a b c d. (a, b) kind -> (c, d) kind -> (a, b, c, d) Dtype.eq option =
+ fun x y ->
+  match (x, y) with
+  | Float32, Float32 -> Some Equal
+  | Float64, Float64 -> Some Equal
+  | Int8_signed, Int8_signed -> Some Equal
+  | Int8_unsigned, Int8_unsigned -> Some Equal
+  | Int16_signed, Int16_signed -> Some Equal
+  | Int16_unsigned, Int16_unsigned -> Some Equal
+  | Int32, Int32 -> Some Equal
+  | Int64, Int64 -> Some Equal
+  | _ -> None
+
+let rec base_of : type a b. base list ref -> base list -> Core.layout -> (a, b) kind -> (a, b, c_layout) Array1.t =
+ fun known candidates layout kind ->
+  match candidates with
+  | [] ->
+      let base = map_segment layout kind in
+      known := Base (kind, base) :: !known;
+      base
+  | Base (other, base) :: rest -> (
+      match same_kind other kind with Some Equal -> base | None -> base_of known rest layout kind)
+
+let build dtype base (place : Core.place) slot dims =
+  let bytes = Dtype.bytes dtype in
+  let offset = (place.offset + (slot * place.stride)) / bytes in
+  let elements = Array.fold_left ( * ) 1 dims in
+  reshape (genarray_of_array1 (Array1.sub base offset elements)) dims
+
+let view_of known (layout : Core.layout) is_output (signature : Model.tensor) (place : Core.place) =
+  match Dtype.of_name signature.dtype with
+  | None -> failwith (Printf.sprintf "tensor %S has an unknown element type, %s" signature.name signature.dtype)
+  | Some (Any dtype) ->
+      let base = base_of known !known layout (Dtype.kind dtype) in
+      let by_slot = Array.init layout.slot_count (fun slot -> build dtype base place slot place.max_dims) in
+      View { signature; is_output; place; dtype; base; by_slot }
+
+let of_layout (model : Model.t) (layout : Core.layout) =
+  let known = ref [] in
+  let inputs = List.length model.inputs in
+  let signature = Array.of_list (model.inputs @ model.outputs) in
+  Array.mapi (fun i place -> view_of known layout (i >= inputs) signature.(i) place) layout.places
+
+let name (View v) = v.signature.name
+let is_output (View v) = v.is_output
+let is_dynamic (View v) = v.place.dynamic
+let max_dims (View v) = v.place.max_dims
+let fixed_dim (View v) axis = match v.signature.shape.(axis) with Model.Fixed size -> Some size | Dynamic _ -> None
+let to_string (View v) = Model.tensor_to_string v.signature
+
+let current (View v) slot dims =
+  if Genarray.dims v.by_slot.(slot) <> dims then v.by_slot.(slot) <- build v.dtype v.base v.place slot dims
+
+let get (type a b) (View v as view) ~slot ~dims (dtype : (a, b) Dtype.t) : (a, b, c_layout) Genarray.t option =
+  match Dtype.equal v.dtype dtype with
+  | None -> None
+  | Some Equal ->
+      if v.place.dynamic then current view slot dims;
+      Some v.by_slot.(slot)

@@ -1,0 +1,28 @@
+(** A channel's tensors as Bigarrays over the segment.
+
+    The collector owns the mappings, one for each Bigarray kind that a model uses, and unmaps one when the last view of
+    it is gone. *)
+
+type t
+(** One tensor, in every slot. Not for use by two threads at once. *)
+
+val of_layout : Model.t -> Core.layout -> t array
+(** [of_layout model layout] maps the segment and builds the view of every tensor in every slot, inputs first.
+    @raise Unix.Unix_error when the segment cannot be mapped
+    @raise Failure when it is shorter than its layout, which mapping would "repair" by growing it *)
+
+val name : t -> string
+val is_output : t -> bool
+val is_dynamic : t -> bool
+val max_dims : t -> int array
+
+val fixed_dim : t -> int -> int option
+(** [fixed_dim view axis] is the signature's size of a dimension, if it is not dynamic. *)
+
+val to_string : t -> string
+(** [to_string view] is name, element type and signature's shape. *)
+
+val get :
+  t -> slot:int -> dims:int array -> ('a, 'b) Dtype.t -> ('a, 'b, Bigarray.c_layout) Bigarray.Genarray.t option
+(** [get view ~slot ~dims dtype] is the tensor in its current dims, which lie within [max_dims view]: the array built
+    before while they stay the same. [None] when it has another element type. *)
