@@ -426,6 +426,16 @@ def _render_tensor(tensor: Tensor) -> str:
     )
 
 
+# What a slot holds of a stamp before its request came this far is left from an earlier request.
+_STAMPS = {
+    "SUBMITTED": ("deadline", "submitted"),
+    "RUNNING": ("deadline", "submitted", "seen", "started"),
+    "ABANDONED": ("deadline", "submitted", "seen", "started"),
+    "DONE": ("deadline", "submitted", "seen", "started", "finished"),
+    "FAILED": ("deadline", "submitted", "seen", "started", "finished"),
+}
+
+
 def _render_slot(slot: Slot, tensors: tuple[Tensor, ...], now_ns: int) -> Iterable[str]:
     stamps = {
         "deadline": slot.deadline_ns,
@@ -434,7 +444,8 @@ def _render_slot(slot: Slot, tensors: tuple[Tensor, ...], now_ns: int) -> Iterab
         "started": slot.started_ns,
         "finished": slot.finished_ns,
     }
-    ages = "  ".join(f"{name} {_relative(at, now_ns)}" for name, at in stamps.items() if at)
+    known = [(name, stamps[name]) for name in _STAMPS.get(slot.state, ()) if stamps[name]]
+    ages = "  ".join(f"{name} {_relative(at, now_ns)}" for name, at in known)
     yield f"  {slot.index:>4}  ticket {slot.ticket:<8} {slot.state:<9} {ages}".rstrip()
     if slot.state == "FAILED":
         yield f"        status {slot.status}: {_printable(slot.message)}"

@@ -109,7 +109,7 @@ static bool is_later(uint64_t word, uint64_t ticket) {
 }
 
 int ring_take(struct ring_worker *ring, uint64_t *ticket) {
-    for (uint32_t skipped = 0; skipped < ring->count;) {
+    for (int skipped = 0; skipped < RING_SKIPS_MOST; skipped++) {
         _Atomic uint64_t *word = &ring->slots[ring->slot].word;
         uint64_t seen = load64(word, acquire);
         if (seen == word_of(ring->ticket, SIDECAML_STATE_SUBMITTED)) {
@@ -123,7 +123,6 @@ int ring_take(struct ring_worker *ring, uint64_t *ticket) {
         }
         if (!is_later(seen, ring->ticket)) return -SIDECAML_E_PENDING;
         next_ticket(ring);
-        skipped++;
     }
     return -SIDECAML_E_PENDING;
 }

@@ -55,8 +55,9 @@ struct ring_worker {
     uint64_t ticket; /* the next one to take */
 };
 
-/* Takes the next request: its slot, or -PENDING. Cancelled tickets are skipped, at most `count` a call, so that a
- * client that scribbles over words cannot keep the worker here. */
+/* Takes the next request: its slot, or -PENDING. Cancelled tickets are skipped, at most so many a call that a client
+ * which scribbles over words cannot keep the worker here for more than a few microseconds. */
+#define RING_SKIPS_MOST 1024
 int ring_take(struct ring_worker *ring, uint64_t *ticket);
 /* Whether ring_take would take or skip something; for the look that follows `parked = 1` (PARK-W). */
 bool ring_has_work_seq_cst(const struct ring_worker *ring);

@@ -132,7 +132,9 @@ def test_a_broken_header_or_descriptor_is_refused_by_name(offset: int, change: b
     assert refused.value.expected
     with pytest.raises(SidecamlError) as refused_by_core:
         _core.Layout.read(data)
-    assert refused_by_core.value.code == (ErrorCode.ABI_MISMATCH if named == "abi_version" else ErrorCode.CORRUPT)
+    assert refused_by_core.value.code == (
+        ErrorCode.ABI_MISMATCH if named == "abi_version" else ErrorCode.CORRUPT
+    )
 
 
 def test_a_broken_slot_does_not_hide_the_others() -> None:
@@ -164,7 +166,14 @@ def layout_of(data: bytes | bytearray) -> tuple[Any, ...] | None:
     except DecodeError:
         return None
     tensors = tuple(
-        (tensor.output, tensor.dynamic, tensor.max_dims, tensor.array_offset, tensor.slot_stride, tensor.max_bytes)
+        (
+            tensor.output,
+            tensor.dynamic,
+            tensor.max_dims,
+            tensor.array_offset,
+            tensor.slot_stride,
+            tensor.max_bytes,
+        )
         for tensor in segment.tensors
     )
     return segment.header.segment_bytes, segment.header.slot_count, tensors
@@ -185,7 +194,27 @@ def read_by_core(data: bytes | bytearray) -> tuple[Any, ...] | None:
 
 
 # Values that sit on the edge of some check, written as 4 or 8 bytes.
-EDGES = [0, 1, 16, 17, 63, 64, 65, 127, 128, 256, 257, 1024, 1025, 4096, 2**31, 2**32 - 1, 2**61, 2**62, 2**62 + 1]
+EDGES = [
+    0,
+    1,
+    16,
+    17,
+    63,
+    64,
+    65,
+    127,
+    128,
+    256,
+    257,
+    1024,
+    1025,
+    4096,
+    2**31,
+    2**32 - 1,
+    2**61,
+    2**62,
+    2**62 + 1,
+]
 EDGES += [2**63 - 1, 2**63, 2**64 - 64, 2**64 - 1]
 
 

@@ -1,0 +1,501 @@
+/* The client's channel against the worker of the same process, one step at a time. */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "pair.h"
+
+static struct sidecaml_layout layout;
+static struct pair pair;
+
+static void open_pair(uint32_t slots, enum sidecaml_policy policy) {
+    pair_layout(&layout, slots, 1000);
+    pair_open(&pair, &layout, policy);
+}
+
+static struct sidecaml_request take(void) {
+    struct sidecaml_request request;
+    CHECK_EQ(sidecaml_worker_next(pair.worker, 0, &request), 1);
+    return request;
+}
+
+static void run_next(int status, const char *message) {
+    struct sidecaml_request request = take();
+    sidecaml_worker_started(pair.worker, &request);
+    CHECK_EQ(sidecaml_worker_complete(pair.worker, &request, status, message), 0);
+}
+
+static int is_readable(int fd) {
+    struct pollfd poller = {.fd = fd, .events = POLLIN};
+    return poll(&poller, 1, 0) == 1;
+}
+
+/* --- Requests ---------------------------------------------------------------------------------------------------- */
+
+static void tensors_are_the_same_memory_on_both_sides(void) {
+    open_pair(3, SIDECAML_BLOCK);
+    for (uint32_t slot = 0; slot < 3; slot++)
+        for (uint32_t tensor = 0; tensor < 2; tensor++) {
+            uint8_t *mine = sidecaml_channel_tensor(pair.channel, slot, tensor);
+            uint8_t *theirs = sidecaml_worker_tensor(pair.worker, 0, slot, tensor);
+            CHECK_EQ((uintptr_t)mine % SIDECAML_TENSOR_ALIGN, 0);
+            memset(mine, (int)(10 * slot + tensor + 1), 1000);
+            CHECK_EQ(theirs[0], 10 * slot + tensor + 1);
+            CHECK_EQ(theirs[999], 10 * slot + tensor + 1);
+        }
+    CHECK(sidecaml_channel_tensor(pair.channel, 3, 0) == NULL);
+    CHECK(sidecaml_channel_tensor(pair.channel, 0, 2) == NULL);
+    CHECK(sidecaml_worker_tensor(pair.worker, 0, 3, 0) == NULL);
+    CHECK(sidecaml_worker_tensor(pair.worker, 1, 0, 0) == NULL);
+    pair_close(&pair);
+}
+
+static void a_request_is_answered_under_every_policy(void) {
+    const enum sidecaml_policy policies[] = {SIDECAML_SPIN, SIDECAML_ADAPTIVE, SIDECAML_BLOCK};
+    for (int p = 0; p < 3; p++) {
+        open_pair(2, policies[p]);
+        for (int i = 0; i < 6; i++) {
+            int slot = sidecaml_channel_submit(pair.channel, 0);
+            CHECK_EQ(slot, i % 2);
+            CHECK_EQ(sidecaml_channel_poll(pair.channel, (uint32_t)slot), -SIDECAML_E_PENDING);
+            CHECK_EQ(sidecaml_channel_spin(pair.channel, (uint32_t)slot, 1000), -SIDECAML_E_PENDING);
+            run_next(0, NULL);
+            CHECK_EQ(sidecaml_channel_wait(pair.channel, (uint32_t)slot, 0), 0);
+            CHECK_EQ(sidecaml_channel_spin(pair.channel, (uint32_t)slot, 0), 0);
+            CHECK_EQ(sidecaml_channel_release(pair.channel, (uint32_t)slot), 0);
+        }
+        pair_close(&pair);
+    }
+}
+
+static void a_full_channel_says_so(void) {
+    open_pair(2, SIDECAML_BLOCK);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 1);
+    CHECK_EQ(sidecaml_channel_claim(pair.channel), -SIDECAML_E_FULL);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), -SIDECAML_E_FULL);
+    pair_close(&pair);
+}
+
+static void a_failure_carries_its_code_and_message(void) {
+    char text[1000];
+    open_pair(1, SIDECAML_BLOCK);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    run_next(-SIDECAML_E_BAD_DIMS, "input \"x\":\n\ttoo \x1b[31mlong\x7f");
+    CHECK_EQ(sidecaml_channel_wait(pair.channel, 0, 0), -SIDECAML_E_BAD_DIMS);
+    size_t length = sidecaml_channel_message(pair.channel, 0, text, sizeof text);
+    CHECK_EQ(length, strlen(text));
+    CHECK(strcmp(text, "input \"x\":  too  [31mlong ") == 0); /* control characters replaced */
+    CHECK_EQ(sidecaml_channel_message(pair.channel, 0, text, 6), 5);
+    CHECK(strcmp(text, "input") == 0);
+    CHECK_EQ(sidecaml_channel_message(pair.channel, 0, text, 0), 0);
+    CHECK_EQ(sidecaml_channel_message(pair.channel, 9, text, sizeof text), 0);
+    CHECK_EQ(sidecaml_channel_release(pair.channel, 0), 0);
+    pair_close(&pair);
+}
+
+static void a_long_message_is_cut_between_characters(void) {
+    char message[2000], text[1000];
+    open_pair(1, SIDECAML_BLOCK);
+    strcpy(message, "x");
+    while (strlen(message) < 1000)
+        strcat(message, "\xe2\x82\xac"); /* three bytes a character: byte 384 is in the middle of one */
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    run_next(-SIDECAML_E_ENGINE, message);
+    CHECK_EQ(sidecaml_channel_message(pair.channel, 0, text, sizeof text), 1 + 127 * 3);
+    CHECK(memcmp(text, message, 1 + 127 * 3) == 0);
+    pair_close(&pair);
+}
+
+static void a_failure_needs_no_message(void) {
+    char text[10] = "old";
+    open_pair(1, SIDECAML_BLOCK);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    run_next(-SIDECAML_E_ENGINE, NULL);
+    CHECK_EQ(sidecaml_channel_poll(pair.channel, 0), -SIDECAML_E_ENGINE);
+    CHECK_EQ(sidecaml_channel_message(pair.channel, 0, text, sizeof text), 0);
+    CHECK_EQ(text[0], 0);
+    pair_close(&pair);
+}
+
+/* --- Giving up --------------------------------------------------------------------------------------------------- */
+
+static void a_deadline_abandons_and_the_slot_is_busy_until_quiet(void) {
+    const enum sidecaml_policy policies[] = {SIDECAML_SPIN, SIDECAML_ADAPTIVE, SIDECAML_BLOCK};
+    for (int p = 0; p < 3; p++) {
+        open_pair(1, policies[p]);
+        CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+        struct sidecaml_request request = take();
+        uint64_t deadline = sidecaml_now_ns() + 2000000;
+        int result;
+        do
+            result = sidecaml_channel_wait(pair.channel, 0, deadline);
+        while (result == -SIDECAML_E_AGAIN);
+        CHECK_EQ(result, -SIDECAML_E_TIMEOUT);
+        CHECK(sidecaml_now_ns() >= deadline);
+        CHECK_EQ(sidecaml_channel_poll(pair.channel, 0), -SIDECAML_E_INVALID);
+        CHECK_EQ(sidecaml_channel_claim(pair.channel), -SIDECAML_E_BUSY);
+        CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), -SIDECAML_E_BUSY);
+        CHECK_EQ(sidecaml_worker_complete(pair.worker, &request, 0, NULL), 1);
+        CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+        run_next(0, NULL);
+        CHECK_EQ(sidecaml_channel_wait(pair.channel, 0, 0), 0);
+        pair_close(&pair);
+    }
+}
+
+static void a_deadline_cancels_what_has_not_started(void) {
+    open_pair(1, SIDECAML_BLOCK);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    CHECK_EQ(sidecaml_channel_wait(pair.channel, 0, 1), -SIDECAML_E_TIMEOUT); /* long past */
+    CHECK_EQ(sidecaml_channel_claim(pair.channel), 0);
+    struct sidecaml_request request;
+    CHECK_EQ(sidecaml_worker_next(pair.worker, 0, &request), -SIDECAML_E_PENDING);
+    pair_close(&pair);
+}
+
+static void an_answer_that_is_there_beats_its_deadline(void) {
+    open_pair(1, SIDECAML_BLOCK);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    run_next(0, NULL);
+    CHECK_EQ(sidecaml_channel_wait(pair.channel, 0, 1), 0);
+    pair_close(&pair);
+}
+
+static void abandoning_works_at_every_stage(void) {
+    open_pair(1, SIDECAML_BLOCK);
+    CHECK_EQ(sidecaml_channel_abandon(pair.channel, 0), -SIDECAML_E_INVALID);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    CHECK_EQ(sidecaml_channel_abandon(pair.channel, 0), 0);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    struct sidecaml_request request = take();
+    CHECK_EQ(sidecaml_channel_abandon(pair.channel, 0), 0);
+    CHECK_EQ(sidecaml_channel_claim(pair.channel), -SIDECAML_E_BUSY);
+    CHECK_EQ(sidecaml_worker_complete(pair.worker, &request, 0, NULL), 1);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    run_next(0, NULL);
+    CHECK_EQ(sidecaml_channel_abandon(pair.channel, 0), 0);
+    CHECK_EQ(sidecaml_channel_claim(pair.channel), 0);
+    pair_close(&pair);
+}
+
+/* --- The daemon is gone ------------------------------------------------------------------------------------------ */
+
+static int wait_on(uint32_t slot) {
+    int result;
+    do
+        result = sidecaml_channel_wait(pair.channel, slot, 0);
+    while (result == -SIDECAML_E_AGAIN);
+    return result;
+}
+
+static void the_end_of_the_control_socket_ends_the_channel(void) {
+    const enum sidecaml_policy policies[] = {SIDECAML_SPIN, SIDECAML_ADAPTIVE, SIDECAML_BLOCK};
+    for (int p = 0; p < 3; p++) {
+        size_t bytes;
+        open_pair(2, policies[p]);
+        CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+        CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 1);
+        run_next(0, NULL);
+        CHECK(!sidecaml_channel_gone(pair.channel));
+        close(pair.daemon);
+        pair.daemon = -1;
+        CHECK_EQ(wait_on(1), -SIDECAML_E_SERVER_GONE);
+        CHECK(sidecaml_channel_gone(pair.channel));
+        CHECK(sidecaml_channel_gone_event(pair.channel, &bytes) == NULL);
+        CHECK_EQ(sidecaml_channel_claim(pair.channel), -SIDECAML_E_SERVER_GONE);
+        CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), -SIDECAML_E_SERVER_GONE);
+        CHECK_EQ(sidecaml_channel_poll(pair.channel, 1), -SIDECAML_E_SERVER_GONE);
+        CHECK_EQ(sidecaml_channel_spin(pair.channel, 1, UINT64_MAX), -SIDECAML_E_SERVER_GONE);
+        CHECK_EQ(sidecaml_channel_arm(pair.channel, 1), 1);
+        CHECK_EQ(wait_on(0), 0); /* what was answered before counts */
+        pair_close(&pair);
+    }
+}
+
+static void an_event_ends_the_channel_and_is_kept(void) {
+    size_t bytes;
+    open_pair(1, SIDECAML_BLOCK);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    CHECK_EQ(send(pair.daemon, "last words", 10, 0), 10);
+    CHECK_EQ(wait_on(0), -SIDECAML_E_SERVER_GONE);
+    const uint8_t *event = sidecaml_channel_gone_event(pair.channel, &bytes);
+    CHECK(event != NULL && bytes == 10 && memcmp(event, "last words", 10) == 0);
+    pair_close(&pair);
+}
+
+static void *end_later(void *unused) {
+    (void)unused;
+    nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+    shutdown(pair.daemon, SHUT_RDWR);
+    return NULL;
+}
+
+static void a_sleeping_client_learns_of_the_end(void) {
+    open_pair(1, SIDECAML_BLOCK);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    pthread_t thread;
+    CHECK_EQ(pthread_create(&thread, NULL, end_later, NULL), 0);
+    CHECK_EQ(wait_on(0), -SIDECAML_E_SERVER_GONE);
+    pthread_join(thread, NULL);
+    pair_close(&pair);
+}
+
+/* --- Waits ------------------------------------------------------------------------------------------------------- */
+
+static void ignore_signal(int number) {
+    (void)number;
+}
+
+static void a_signal_makes_a_wait_return(void) {
+    open_pair(1, SIDECAML_BLOCK);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    signal(SIGUSR1, ignore_signal);
+    timer_t timer;
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
+    struct itimerspec often = {.it_value.tv_nsec = 1000000, .it_interval.tv_nsec = 1000000};
+    CHECK_EQ(timer_create(CLOCK_MONOTONIC, &event, &timer), 0);
+    CHECK_EQ(timer_settime(timer, 0, &often, NULL), 0);
+    CHECK_EQ(sidecaml_channel_wait(pair.channel, 0, 0), -SIDECAML_E_AGAIN);
+    timer_delete(timer);
+    signal(SIGUSR1, SIG_DFL);
+    pair_close(&pair);
+}
+
+static void a_spinning_wait_returns_now_and_then(void) {
+    open_pair(1, SIDECAML_SPIN);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    CHECK_EQ(sidecaml_channel_wait(pair.channel, 0, 0), -SIDECAML_E_AGAIN);
+    sidecaml_channel_set_policy(pair.channel, SIDECAML_BLOCK);
+    CHECK_EQ(sidecaml_channel_wait(pair.channel, 0, sidecaml_now_ns() + 1000), -SIDECAML_E_TIMEOUT);
+    pair_close(&pair);
+}
+
+static void waiting_for_nothing_is_invalid(void) {
+    open_pair(1, SIDECAML_BLOCK);
+    CHECK_EQ(sidecaml_channel_wait(pair.channel, 0, 0), -SIDECAML_E_INVALID);
+    CHECK_EQ(sidecaml_channel_wait(pair.channel, 7, 0), -SIDECAML_E_INVALID);
+    CHECK_EQ(sidecaml_channel_spin(pair.channel, 7, 0), -SIDECAML_E_INVALID);
+    pair_close(&pair);
+}
+
+static void an_event_loop_is_woken_through_the_answer_descriptor(void) {
+    open_pair(2, SIDECAML_BLOCK);
+    int answer = sidecaml_channel_answer_fd(pair.channel);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    CHECK_EQ(sidecaml_channel_arm(pair.channel, 0), 0);
+    CHECK(!is_readable(answer));
+    run_next(0, NULL);
+    CHECK(is_readable(answer));
+    sidecaml_channel_disarm(pair.channel);
+    CHECK(!is_readable(answer));
+    CHECK_EQ(sidecaml_channel_poll(pair.channel, 0), 0);
+    CHECK_EQ(sidecaml_channel_arm(pair.channel, 0), 1); /* there already */
+    sidecaml_channel_disarm(pair.channel);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 1);
+    run_next(0, NULL);
+    CHECK(!is_readable(answer)); /* nobody announced that he sleeps */
+    pair_close(&pair);
+}
+
+/* --- Stamps and dims --------------------------------------------------------------------------------------------- */
+
+static void two_stamps_by_default_and_four_when_asked(void) {
+    struct sidecaml_stamps stamps;
+    open_pair(1, SIDECAML_BLOCK);
+    uint64_t before = sidecaml_now_ns();
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    run_next(0, NULL);
+    CHECK_EQ(sidecaml_channel_stamps(pair.channel, 0, &stamps), 0);
+    CHECK(stamps.submitted_ns == 0 && stamps.seen_ns == 0);
+    CHECK(stamps.started_ns >= before && stamps.finished_ns >= stamps.started_ns);
+    CHECK_EQ(sidecaml_channel_release(pair.channel, 0), 0);
+    sidecaml_channel_set_stamps(pair.channel, true);
+    before = sidecaml_now_ns();
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    run_next(0, NULL);
+    CHECK_EQ(sidecaml_channel_stamps(pair.channel, 0, &stamps), 0);
+    CHECK(before <= stamps.submitted_ns && stamps.submitted_ns <= stamps.seen_ns);
+    CHECK(stamps.seen_ns <= stamps.started_ns && stamps.started_ns <= stamps.finished_ns);
+    CHECK(stamps.finished_ns <= sidecaml_now_ns());
+    CHECK_EQ(sidecaml_channel_stamps(pair.channel, 1, &stamps), -SIDECAML_E_INVALID);
+    pair_close(&pair);
+}
+
+/* A dynamic input "x" and output "y" of at most 3 by 4, and a static input "n". */
+static void open_dynamic(void) {
+    struct sidecaml_tensor_spec specs[] = {
+        {.name = "x", .dtype = SIDECAML_INT32, .rank = 2, .dynamic = true, .max_dims = {3, 4}},
+        {.name = "n", .dtype = SIDECAML_INT32, .rank = 1, .max_dims = {2}},
+        {.name = "y", .dtype = SIDECAML_INT32, .rank = 2, .output = true, .dynamic = true, .max_dims = {3, 4}},
+    };
+    CHECK_EQ(sidecaml_layout_compute(specs, 3, 2, 5, &layout, NULL), 0);
+    pair_open(&pair, &layout, SIDECAML_BLOCK);
+}
+
+static void dims_travel_with_their_request(void) {
+    uint64_t dims[SIDECAML_MAX_RANK];
+    open_dynamic();
+    CHECK_EQ(sidecaml_channel_set_dims(pair.channel, 0, 0, (uint64_t[]){2, 0}, 2), 0);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    struct sidecaml_request request = take();
+    CHECK_EQ(sidecaml_worker_get_dims(pair.worker, &request, 0, dims), 2);
+    CHECK(dims[0] == 2 && dims[1] == 0);
+    CHECK_EQ(sidecaml_worker_get_dims(pair.worker, &request, 1, dims), 1);
+    CHECK_EQ(dims[0], 2);
+    CHECK_EQ(sidecaml_worker_set_dims(pair.worker, &request, 2, (uint64_t[]){3, 1}, 2), 0);
+    CHECK_EQ(sidecaml_worker_complete(pair.worker, &request, 0, NULL), 0);
+    CHECK_EQ(sidecaml_channel_wait(pair.channel, 0, 0), 0);
+    CHECK_EQ(sidecaml_channel_get_dims(pair.channel, 0, 2, dims), 2);
+    CHECK(dims[0] == 3 && dims[1] == 1);
+    CHECK_EQ(sidecaml_channel_get_dims(pair.channel, 1, 2, dims), 2);
+    CHECK(dims[0] == 3 && dims[1] == 4); /* the other slot's, still the largest */
+    pair_close(&pair);
+}
+
+static void wrong_dims_are_refused_on_both_sides(void) {
+    uint64_t dims[SIDECAML_MAX_RANK];
+    open_dynamic();
+    CHECK_EQ(sidecaml_channel_set_dims(pair.channel, 0, 0, (uint64_t[]){4, 4}, 2), -SIDECAML_E_BAD_DIMS);
+    CHECK_EQ(sidecaml_channel_set_dims(pair.channel, 0, 0, (uint64_t[]){UINT64_MAX, 0}, 2), -SIDECAML_E_BAD_DIMS);
+    CHECK_EQ(sidecaml_channel_set_dims(pair.channel, 0, 0, (uint64_t[]){1}, 1), -SIDECAML_E_INVALID);
+    CHECK_EQ(sidecaml_channel_set_dims(pair.channel, 0, 1, (uint64_t[]){1}, 1), -SIDECAML_E_INVALID);
+    CHECK_EQ(sidecaml_channel_set_dims(pair.channel, 0, 1, (uint64_t[]){2}, 1), 0);
+    CHECK_EQ(sidecaml_channel_set_dims(pair.channel, 0, 2, (uint64_t[]){1, 1}, 2), -SIDECAML_E_INVALID); /* an output */
+    CHECK_EQ(sidecaml_channel_set_dims(pair.channel, 0, 3, (uint64_t[]){1, 1}, 2), -SIDECAML_E_INVALID);
+    CHECK_EQ(sidecaml_channel_set_dims(pair.channel, 2, 0, (uint64_t[]){1, 1}, 2), -SIDECAML_E_INVALID);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    CHECK_EQ(sidecaml_channel_set_dims(pair.channel, 0, 0, (uint64_t[]){1, 1}, 2), -SIDECAML_E_INVALID); /* under way */
+    struct sidecaml_request request = take();
+    CHECK_EQ(sidecaml_worker_set_dims(pair.worker, &request, 2, (uint64_t[]){3, 5}, 2), -SIDECAML_E_OUTPUT_TOO_LARGE);
+    CHECK_EQ(sidecaml_worker_set_dims(pair.worker, &request, 2, (uint64_t[]){3}, 1), -SIDECAML_E_INVALID);
+    CHECK_EQ(sidecaml_worker_get_dims(pair.worker, &request, 3, dims), -SIDECAML_E_INVALID);
+    pair_close(&pair);
+}
+
+static void dims_scribbled_over_are_found_out(void) {
+    uint64_t dims[SIDECAML_MAX_RANK];
+    open_dynamic();
+    uint8_t *base = mmap(NULL, layout.segment_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, pair.segment, 0);
+    CHECK(base != MAP_FAILED);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    struct sidecaml_request request = take();
+    memset(base + layout.dims_offset, 0xff, 3 * sizeof(struct sidecaml_dims));
+    CHECK_EQ(sidecaml_worker_get_dims(pair.worker, &request, 0, dims), -SIDECAML_E_BAD_DIMS);
+    CHECK_EQ(sidecaml_channel_get_dims(pair.channel, 0, 2, dims), -SIDECAML_E_CORRUPT);
+    munmap(base, layout.segment_bytes);
+    pair_close(&pair);
+}
+
+/* --- Opening and closing ----------------------------------------------------------------------------------------- */
+
+static void try_attach(int segment, int status, uint64_t fingerprint, int code, const char *says) {
+    struct sidecaml_failure why;
+    sidecaml_channel *channel;
+    struct sidecaml_channel_fds fds = {segment, -1, -1, status, -1};
+    int before = count_fds();
+    CHECK_EQ(sidecaml_channel_attach(&fds, fingerprint, SIDECAML_BLOCK, &channel, &why), -code);
+    CHECK_EQ(why.code, code);
+    CHECK_SAYS(why.text, says);
+    CHECK_EQ(count_fds(), before);
+}
+
+static void what_is_no_channel_is_refused_and_stays_the_callers(void) {
+    int status_fd, control, supervisor, index, daemon;
+    pair_layout(&layout, 2, 100);
+    sidecaml_worker *worker = make_worker(SIDECAML_BLOCK, &status_fd, &control, &supervisor);
+    sidecaml_channel *channel = pair_add_channel(worker, &layout, status_fd, SIDECAML_BLOCK, &index, &daemon);
+    int segment = sidecaml_channel_segment_fd(channel);
+    int empty = make_memfd(0), zeros = make_memfd(SIDECAML_PAGE_BYTES), small = make_memfd(100);
+    try_attach(segment, status_fd, 78, SIDECAML_E_CORRUPT, "another signature");
+    try_attach(zeros, status_fd, 77, SIDECAML_E_CORRUPT, "magic");
+    try_attach(empty, status_fd, 77, SIDECAML_E_CORRUPT, "empty");
+    try_attach(small, status_fd, 77, SIDECAML_E_CORRUPT, "no room for a header");
+    try_attach(-1, status_fd, 77, SIDECAML_E_SYSTEM, "Bad file descriptor");
+    try_attach(segment, zeros, 77, SIDECAML_E_CORRUPT, "status page");
+    try_attach(segment, segment, 77, SIDECAML_E_CORRUPT, "status page");
+    try_attach(segment, -1, 77, SIDECAML_E_SYSTEM, "Bad file descriptor");
+    uint32_t version = 99;
+    CHECK_EQ(pwrite(status_fd, &version, sizeof version, 8), sizeof version);
+    try_attach(segment, status_fd, 77, SIDECAML_E_ABI_MISMATCH, "version 99");
+    sidecaml_channel_close(channel);
+    sidecaml_worker_destroy(worker);
+    close(status_fd), close(control), close(supervisor), close(daemon), close(empty), close(zeros), close(small);
+}
+
+/* The first byte of slot 0's input, seen through a mapping of its own after the channel has ended. */
+static uint8_t byte_after(void (*end)(sidecaml_channel *)) {
+    const uint8_t *view = mmap(NULL, layout.segment_bytes, PROT_READ, MAP_SHARED, pair.segment, 0);
+    CHECK((const void *)view != MAP_FAILED);
+    memset(sidecaml_channel_tensor(pair.channel, 0, 0), 42, 1000);
+    CHECK_EQ(view[layout.tensor[0].array_offset], 42);
+    end(pair.channel);
+    pair.channel = NULL;
+    uint8_t byte = view[layout.tensor[0].array_offset];
+    munmap((void *)view, layout.segment_bytes);
+    return byte;
+}
+
+static void a_late_view_of_a_closed_channel_reads_zeros(void) {
+    open_pair(2, SIDECAML_BLOCK);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    CHECK_EQ(byte_after(sidecaml_channel_close), 0);
+    struct sidecaml_request request;
+    CHECK_EQ(sidecaml_worker_next(pair.worker, 0, &request), -SIDECAML_E_PENDING);
+    pair_close(&pair);
+}
+
+static void closing_under_a_running_request_leaves_its_input_alone(void) {
+    open_pair(2, SIDECAML_BLOCK);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    struct sidecaml_request request = take();
+    CHECK_EQ(byte_after(sidecaml_channel_close), 42);
+    CHECK_EQ(sidecaml_worker_complete(pair.worker, &request, 0, NULL), 1);
+    pair_close(&pair);
+}
+
+static void a_dropped_channel_leaves_the_pages_to_its_views(void) {
+    open_pair(2, SIDECAML_BLOCK);
+    CHECK_EQ(byte_after(sidecaml_channel_drop), 42);
+    sidecaml_channel_close(NULL);
+    pair_close(&pair);
+}
+
+int main(void) {
+    static const struct test tests[] = {
+        TEST(tensors_are_the_same_memory_on_both_sides),
+        TEST(a_request_is_answered_under_every_policy),
+        TEST(a_full_channel_says_so),
+        TEST(a_failure_carries_its_code_and_message),
+        TEST(a_long_message_is_cut_between_characters),
+        TEST(a_failure_needs_no_message),
+        TEST(a_deadline_abandons_and_the_slot_is_busy_until_quiet),
+        TEST(a_deadline_cancels_what_has_not_started),
+        TEST(an_answer_that_is_there_beats_its_deadline),
+        TEST(abandoning_works_at_every_stage),
+        TEST(the_end_of_the_control_socket_ends_the_channel),
+        TEST(an_event_ends_the_channel_and_is_kept),
+        TEST(a_sleeping_client_learns_of_the_end),
+        TEST(a_signal_makes_a_wait_return),
+        TEST(a_spinning_wait_returns_now_and_then),
+        TEST(waiting_for_nothing_is_invalid),
+        TEST(an_event_loop_is_woken_through_the_answer_descriptor),
+        TEST(two_stamps_by_default_and_four_when_asked),
+        TEST(dims_travel_with_their_request),
+        TEST(wrong_dims_are_refused_on_both_sides),
+        TEST(dims_scribbled_over_are_found_out),
+        TEST(what_is_no_channel_is_refused_and_stays_the_callers),
+        TEST(a_late_view_of_a_closed_channel_reads_zeros),
+        TEST(closing_under_a_running_request_leaves_its_input_alone),
+        TEST(a_dropped_channel_leaves_the_pages_to_its_views),
+    };
+    return RUN_TESTS(tests, 20);
+}

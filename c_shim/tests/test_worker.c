@@ -1,0 +1,277 @@
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "pair.h"
+
+#define CHANNELS 3
+
+/* One worker and several channels. */
+static struct sidecaml_layout layout;
+static sidecaml_worker *worker;
+static int status_fd, control, supervisor;
+static sidecaml_channel *channels[CHANNELS];
+static int daemons[CHANNELS];
+
+static void open_worker(int count) {
+    pair_layout(&layout, 2, 64);
+    worker = make_worker(SIDECAML_BLOCK, &status_fd, &control, &supervisor);
+    for (int i = 0; i < count; i++) {
+        int index;
+        channels[i] = pair_add_channel(worker, &layout, status_fd, SIDECAML_BLOCK, &index, &daemons[i]);
+        CHECK_EQ(index, i);
+    }
+}
+
+static void close_channel(int i) {
+    sidecaml_channel_close(channels[i]);
+    close(daemons[i]);
+    channels[i] = NULL;
+}
+
+static void close_worker(void) {
+    for (int i = 0; i < CHANNELS; i++)
+        if (channels[i]) close_channel(i);
+    sidecaml_worker_destroy(worker);
+    close(status_fd), close(control), close(supervisor);
+}
+
+static struct sidecaml_status_page *map_status(void) {
+    struct sidecaml_status_page *page = mmap(NULL, sizeof *page, PROT_READ, MAP_SHARED, status_fd, 0);
+    CHECK((void *)page != MAP_FAILED);
+    return page;
+}
+
+static void run_from(uint32_t channel) {
+    struct sidecaml_request request;
+    CHECK_EQ(sidecaml_worker_next(worker, UINT64_MAX, &request), 1);
+    CHECK_EQ(request.channel, channel);
+    CHECK_EQ(sidecaml_worker_complete(worker, &request, 0, NULL), 0);
+}
+
+/* --- Taking turns ------------------------------------------------------------------------------------------------ */
+
+static void channels_take_turns(void) {
+    open_worker(3);
+    for (int i = 0; i < 3; i++) {
+        CHECK_EQ(sidecaml_channel_submit(channels[i], 0), 0);
+        CHECK_EQ(sidecaml_channel_submit(channels[i], 0), 1);
+    }
+    for (uint32_t i = 0; i < 6; i++)
+        run_from(i % 3);
+    close_worker();
+}
+
+static void a_detached_place_is_used_again(void) {
+    open_worker(3);
+    struct sidecaml_status_page *page = map_status();
+    CHECK_EQ(page->channels, 3);
+    close_channel(1);
+    CHECK_EQ(sidecaml_worker_detach(worker, 1), 0);
+    CHECK_EQ(page->channels, 2);
+    CHECK_EQ(sidecaml_worker_detach(worker, 1), -SIDECAML_E_INVALID);
+    CHECK_EQ(sidecaml_worker_detach(worker, 99), -SIDECAML_E_INVALID);
+    CHECK(sidecaml_worker_layout(worker, 1) == NULL);
+    CHECK_EQ(sidecaml_channel_submit(channels[2], 0), 0);
+    run_from(2);
+    int index;
+    channels[1] = pair_add_channel(worker, &layout, status_fd, SIDECAML_BLOCK, &index, &daemons[1]);
+    CHECK_EQ(index, 1);
+    CHECK_EQ(sidecaml_channel_submit(channels[1], 0), 0);
+    run_from(1);
+    munmap(page, sizeof *page);
+    close_worker();
+}
+
+static void misuse_is_invalid(void) {
+    open_worker(1);
+    uint64_t dims[SIDECAML_MAX_RANK];
+    struct sidecaml_request strange[] = {{.channel = 1}, {.slot = 2}, {.channel = UINT32_MAX, .slot = UINT32_MAX}};
+    for (int i = 0; i < 3; i++) {
+        CHECK_EQ(sidecaml_worker_complete(worker, &strange[i], 0, NULL), -SIDECAML_E_INVALID);
+        CHECK_EQ(sidecaml_worker_get_dims(worker, &strange[i], 0, dims), -SIDECAML_E_INVALID);
+        sidecaml_worker_started(worker, &strange[i]);
+    }
+    close_worker();
+}
+
+/* --- Waiting ----------------------------------------------------------------------------------------------------- */
+
+static void next_comes_back_when_its_time_is_up(void) {
+    const enum sidecaml_policy policies[] = {SIDECAML_SPIN, SIDECAML_ADAPTIVE, SIDECAML_BLOCK};
+    pair_layout(&layout, 2, 64);
+    for (int p = 0; p < 3; p++) {
+        struct sidecaml_request request;
+        worker = make_worker(policies[p], &status_fd, &control, &supervisor);
+        CHECK_EQ(sidecaml_worker_next(worker, 0, &request), -SIDECAML_E_PENDING);
+        uint64_t before = sidecaml_now_ns();
+        CHECK_EQ(sidecaml_worker_next(worker, 3000000, &request), -SIDECAML_E_TIMEOUT);
+        CHECK(sidecaml_now_ns() - before >= 3000000);
+        close_worker();
+    }
+}
+
+static void a_control_message_interrupts_next_under_every_policy(void) {
+    const enum sidecaml_policy policies[] = {SIDECAML_SPIN, SIDECAML_ADAPTIVE, SIDECAML_BLOCK};
+    for (int p = 0; p < 3; p++) {
+        struct sidecaml_request request;
+        worker = make_worker(policies[p], &status_fd, &control, &supervisor);
+        CHECK_EQ(send(supervisor, "x", 1, 0), 1);
+        CHECK_EQ(sidecaml_worker_next(worker, UINT64_MAX, &request), -SIDECAML_E_AGAIN);
+        close_worker();
+    }
+}
+
+static void control_is_looked_at_under_load(void) {
+    open_worker(1);
+    struct sidecaml_request request;
+    CHECK_EQ(send(supervisor, "x", 1, 0), 1);
+    int status;
+    do {
+        int slot = sidecaml_channel_submit(channels[0], 0);
+        CHECK(slot >= 0);
+        status = sidecaml_worker_next(worker, UINT64_MAX, &request);
+        if (status == 1) sidecaml_worker_complete(worker, &request, 0, NULL);
+        sidecaml_channel_abandon(channels[0], (uint32_t)slot);
+    } while (status == 1);
+    CHECK_EQ(status, -SIDECAML_E_AGAIN);
+    close_worker();
+}
+
+static void *submit_later(void *unused) {
+    (void)unused;
+    nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+    CHECK_EQ(sidecaml_channel_submit(channels[1], 0), 0);
+    return NULL;
+}
+
+static void a_sleeping_worker_is_woken_by_any_channel(void) {
+    open_worker(3);
+    pthread_t thread;
+    CHECK_EQ(pthread_create(&thread, NULL, submit_later, NULL), 0);
+    run_from(1);
+    pthread_join(thread, NULL);
+    close_worker();
+}
+
+/* A client may post as often as it likes: that costs wake-ups, no more. */
+static void posts_without_requests_are_harmless(void) {
+    open_worker(1);
+    struct sidecaml_request request;
+    int bell = make_doorbell();
+    struct sidecaml_worker_fds fds = {make_memfd(layout.segment_bytes), bell, make_doorbell()};
+    CHECK_EQ(sidecaml_worker_attach(worker, &fds, &layout, NULL), 1);
+    uint64_t many = 1000;
+    CHECK_EQ(write(bell, &many, sizeof many), sizeof many);
+    CHECK_EQ(sidecaml_worker_next(worker, 2000000, &request), -SIDECAML_E_TIMEOUT);
+    close_worker();
+}
+
+static void the_status_page_counts(void) {
+    open_worker(1);
+    struct sidecaml_status_page *page = map_status();
+    struct sidecaml_request request;
+    CHECK(memcmp(page->magic, SIDECAML_STATUS_MAGIC, sizeof page->magic) == 0);
+    CHECK_EQ(page->pid, getpid());
+    CHECK(page->started_ns > 0 && page->started_ns <= sidecaml_now_ns());
+    for (int i = 0; i < 4; i++) {
+        CHECK_EQ(sidecaml_channel_submit(channels[0], 0), i % 2);
+        CHECK_EQ(sidecaml_worker_next(worker, UINT64_MAX, &request), 1);
+        if (i == 3) CHECK_EQ(sidecaml_channel_abandon(channels[0], 1), 0);
+        CHECK_EQ(sidecaml_worker_complete(worker, &request, i == 2 ? -SIDECAML_E_ENGINE : 0, NULL), i == 3);
+        if (i < 3) CHECK_EQ(sidecaml_channel_release(channels[0], (uint32_t)i % 2), 0);
+    }
+    CHECK(page->served == 2 && page->failed == 1 && page->abandoned == 1);
+    uint64_t parks = page->parks, before = sidecaml_now_ns();
+    CHECK_EQ(sidecaml_worker_next(worker, 1000000, &request), -SIDECAML_E_TIMEOUT);
+    CHECK_EQ(page->parks, parks + 1);
+    CHECK(page->heartbeat_ns >= before);
+    CHECK_EQ(page->parked, 0);
+    munmap(page, sizeof *page);
+    close_worker();
+}
+
+/* --- Opening ----------------------------------------------------------------------------------------------------- */
+
+static void a_worker_needs_a_status_page_of_one_page(void) {
+    struct sidecaml_failure why;
+    sidecaml_worker *made;
+    int sockets[2], large = make_memfd(2 * SIDECAML_PAGE_BYTES), empty = make_memfd(0);
+    make_sockets(sockets);
+    CHECK_EQ(sidecaml_worker_create(large, sockets[0], SIDECAML_BLOCK, &made, &why), -SIDECAML_E_CORRUPT);
+    CHECK_SAYS(why.text, "8192");
+    CHECK_EQ(sidecaml_worker_create(empty, sockets[0], SIDECAML_BLOCK, &made, &why), -SIDECAML_E_CORRUPT);
+    CHECK_EQ(sidecaml_worker_create(-1, sockets[0], SIDECAML_BLOCK, &made, &why), -SIDECAML_E_SYSTEM);
+    int page = make_memfd(SIDECAML_PAGE_BYTES);
+    CHECK_EQ(sidecaml_worker_create(page, -1, SIDECAML_BLOCK, &made, &why), -SIDECAML_E_SYSTEM);
+    CHECK_EQ(ftruncate(page, SIDECAML_PAGE_BYTES), 0); /* still the caller's */
+    close(page), close(large), close(empty), close(sockets[0]), close(sockets[1]);
+    sidecaml_worker_destroy(NULL);
+}
+
+static void a_failed_attach_leaves_the_descriptors_to_the_caller(void) {
+    open_worker(1);
+    struct sidecaml_failure why;
+    int before = count_fds();
+    struct sidecaml_worker_fds fds = {make_memfd(SIDECAML_PAGE_BYTES), make_doorbell(), make_doorbell()};
+    CHECK_EQ(sidecaml_worker_attach(worker, &fds, &layout, &why), -SIDECAML_E_CORRUPT);
+    CHECK_SAYS(why.text, "4096");
+    CHECK_EQ(ftruncate(fds.segment, (off_t)layout.segment_bytes), 0);
+    close(fds.request);
+    int request = fds.request;
+    fds.request = -1;
+    CHECK_EQ(sidecaml_worker_attach(worker, &fds, &layout, &why), -SIDECAML_E_SYSTEM);
+    fds.request = request;
+    close(fds.segment), close(fds.answer);
+    CHECK_EQ(count_fds(), before);
+    CHECK_EQ(sidecaml_channel_submit(channels[0], 0), 0);
+    run_from(0);
+    close_worker();
+}
+
+/* --- A worker whose supervisor ends ------------------------------------------------------------------------------ */
+
+static void a_worker_ends_with_its_peer(void) {
+    int ends[2], status;
+    make_sockets(ends);
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        close(ends[1]);
+        if (sidecaml_exit_with_peer(ends[0], NULL) != 0) _exit(9);
+        for (;;)
+            pause();
+    }
+    close(ends[0]);
+    CHECK_EQ(send(ends[1], "x", 1, 0), 1); /* a message does not end it */
+    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    CHECK_EQ(waitpid(child, &status, WNOHANG), 0);
+    close(ends[1]);
+    CHECK_EQ(waitpid(child, &status, 0), child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+int main(void) {
+    static const struct test tests[] = {
+        TEST(channels_take_turns),
+        TEST(a_detached_place_is_used_again),
+        TEST(misuse_is_invalid),
+        TEST(next_comes_back_when_its_time_is_up),
+        TEST(a_control_message_interrupts_next_under_every_policy),
+        TEST(control_is_looked_at_under_load),
+        TEST(a_sleeping_worker_is_woken_by_any_channel),
+        TEST(posts_without_requests_are_harmless),
+        TEST(the_status_page_counts),
+        TEST(a_worker_needs_a_status_page_of_one_page),
+        TEST(a_failed_attach_leaves_the_descriptors_to_the_caller),
+        TEST(a_worker_ends_with_its_peer),
+    };
+    return RUN_TESTS(tests, 20);
+}
