@@ -1,0 +1,135 @@
+"""The demo: an OCaml program streams speech through a voice detector that lives in the daemon.
+
+Starts the daemon with the Silero voice detector (a PyTorch model, exported to ONNX by its authors), runs `vad.exe` on
+the spoken WAV files of Debian's alsa-utils, runs the same frames through plain onnxruntime here, and compares every
+probability and every state bit for bit. Fails on a single different bit, or when no speech is found.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before onnxruntime is loaded, here or in a child
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+ROOT = Path(__file__).resolve().parents[2]
+VAD = ROOT / "_build" / "default" / "ocaml_lib" / "examples" / "vad.exe"
+SOUNDS = Path("/usr/share/sounds/alsa")
+READY_TIMEOUT_S = 60.0
+RATE = 16_000
+# What vad.exe writes for each frame: input, probability, next state.
+FRAME = np.dtype([("first", "<i4"), ("input", "<f4", 576), ("probability", "<f4"), ("state", "<f4", 256)])
+
+
+class DemoError(Exception):
+    """The demo cannot go on; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """A daemon of our own on a socket of our own."""
+
+    process: subprocess.Popen[bytes]
+    socket: Path
+
+    def wait_ready(self) -> None:
+        """Returns once the daemon lists a ready model."""
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise DemoError(f"the daemon ended with status {self.process.returncode}: its last words are above")
+            if self.socket.exists():
+                return
+            time.sleep(0.02)
+        raise DemoError(f"the daemon was not ready within {READY_TIMEOUT_S:.0f} s")
+
+
+def sidecaml(*arguments: str) -> list[str]:
+    """The command line that runs this project's `sidecaml`."""
+    return [sys.executable, "-m", "ipc_server.cli", *arguments]
+
+
+def find_model() -> Path:
+    """The model file inside the silero-vad package, found without importing it (that would import PyTorch)."""
+    spec = importlib.util.find_spec("silero_vad")
+    places = spec.submodule_search_locations if spec else None
+    if not places:
+        raise DemoError("the package silero-vad is not installed: run `make demo`, which installs it")
+    return Path(places[0]) / "data" / "silero_vad_op18_ifless.onnx"
+
+
+def find_sounds() -> list[Path]:
+    """The spoken WAV files, and the one of noise."""
+    sounds = sorted(SOUNDS.glob("*.wav"))
+    if not sounds:
+        raise DemoError(f"no WAV files in {SOUNDS}: install Debian's alsa-utils, as `make demo` does")
+    return sounds
+
+
+def compare(model: Path, record: Path) -> int:
+    """Runs the recorded inputs through plain onnxruntime, carrying its own state; returns the number of frames."""
+    frames = np.fromfile(record, FRAME)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    state: NDArray[np.float32] = np.zeros((2, 1, 128), np.float32)
+    for index, frame in enumerate(frames):
+        if frame["first"]:
+            state = np.zeros((2, 1, 128), np.float32)
+        feeds = {"input": frame["input"].reshape(1, 576), "state": state, "sr": np.array(RATE, np.int64)}
+        probability, state = session.run(["output", "stateN"], feeds)
+        for what, ours, theirs in (
+            ("probability", frame["probability"].tobytes(), probability.tobytes()),
+            ("state", frame["state"].tobytes(), state.tobytes()),
+        ):
+            if ours != theirs:
+                raise DemoError(f"frame {index}: the {what} differs from plain onnxruntime's")
+    return len(frames)
+
+
+def run(folder: Path) -> str:
+    """Runs the whole demo in `folder`; returns its last line."""
+    model, sounds = find_model(), find_sounds()
+    socket, record = folder / "sidecaml.sock", folder / "frames"
+    print(f"daemon   sidecaml serve --model vad={model.name}", flush=True)
+    process = subprocess.Popen(sidecaml("serve", "--model", f"vad={model}", "--socket", str(socket)))
+    try:
+        Daemon(process, socket).wait_ready()
+        vad = subprocess.run(
+            [VAD, "--socket", socket, "--record", record, *sounds], check=False, stdout=subprocess.PIPE, text=True
+        )
+        *shown, latency = vad.stdout.splitlines() or [""]
+        print("\n".join(shown), flush=True)
+        if vad.returncode != 0:
+            raise DemoError(f"vad.exe ended with status {vad.returncode}: {latency}")
+        frames = compare(model, record)
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+    return f"demo: ok  {frames} frames  {latency}  bit-equal to onnxruntime"
+
+
+def main() -> int:
+    """Entry point; the last line of output says how it went."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="sidecaml-demo-") as folder:
+            print(run(Path(folder)))
+    except (DemoError, OSError, subprocess.SubprocessError) as error:
+        print(f"demo: failed  {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
