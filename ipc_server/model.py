@@ -113,14 +113,17 @@ class Model:
         try:
             worker = WorkerProcess(self.name, self._log_level)
         except (OSError, SidecamlError) as error:
-            self._enter("failed", f"no worker could be started: {error}", crashed=True)
+            self._enter("failed", f"no worker could be started: {error}", True)
             return
         self.worker = worker
         try:
             await self._load(worker)
             await worker.wait_gone()
         except SidecamlError as error:
-            self._enter("failed", str(error), crashed=error.code is ErrorCode.WORKER_CRASHED)
+            crashed = error.code is ErrorCode.WORKER_CRASHED
+            self._enter(
+                "failed", f"the worker {worker.ending} while it loaded" if crashed else str(error), crashed
+            )
         finally:
             self._lose(worker)
             await worker.close()
@@ -197,7 +200,7 @@ class Model:
             self._enter("loading")
         self._channels.worker_gone(worker, error)
 
-    def _enter(self, state: str, problem: str = "", *, crashed: bool = False) -> None:
+    def _enter(self, state: str, problem: str = "", crashed: bool = False) -> None:
         self.state, self.problem = state, problem
         if state == "failed" and not self._stopping.is_set():
             log.error("model %s: %s", self.name, problem)
