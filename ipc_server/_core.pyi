@@ -1,12 +1,14 @@
 """The C core of sidecaml (c_shim/python): segments, the ring of tickets, waits.
 
-Misuse raises `SidecamlError` with INVALID, or TypeError and OverflowError for arguments that are no such number. All
-times are nanoseconds of CLOCK_MONOTONIC (`time.monotonic_ns()`); a deadline of 0 means none. One thread at a time may
-use an object; while it waits in `next`, `wait` or `spin` any other use is refused.
+Misuse raises `SidecamlError` with INVALID, or TypeError and OverflowError for arguments that are no such
+number. All times are nanoseconds of CLOCK_MONOTONIC (`time.monotonic_ns()`); a deadline of 0 means none. One
+thread at a time may use an object; while it waits in `next`, `wait` or `spin` any other use is refused.
 """
 
-from collections.abc import Buffer, Iterable
+from collections.abc import Iterable
 from typing import Final, final
+
+from typing_extensions import Buffer
 
 SPIN: Final = 0
 ADAPTIVE: Final = 1
@@ -19,7 +21,8 @@ def exit_with_peer(fd: int, /) -> None:
 class Memory(Buffer):
     """One tensor's place in one slot: a writable buffer of its largest size, `max_bytes`.
 
-    While it is alive, as it is in every view made of it (numpy arrays, memoryviews), the channel cannot be closed.
+    While it is alive, and every view made of it keeps it so (numpy arrays, memoryviews), the channel cannot be
+    closed.
     """
 
     def __len__(self) -> int: ...
@@ -57,14 +60,14 @@ class Layout:
 
     @property
     def tensors(self) -> tuple[tuple[str, int, bool, bool, tuple[int, ...], int, int, int], ...]:
-        """(name, dtype, output, dynamic, max_dims, array_offset, slot_stride, max_bytes) of each, inputs first."""
+        """Inputs, then outputs: (name, dtype, output, dynamic, max_dims, array_offset, slot_stride, max_bytes)."""
 
 @final
 class Worker:
     """The serving side: any number of channels, one request at a time."""
 
     def __new__(cls, status_fd: int, control_fd: int, policy: int) -> Worker:
-        """Format the status page and take its descriptor over; watch `control_fd`, which stays the caller's."""
+        """Format the status page and take its descriptor over; `control_fd` is watched and not taken."""
 
     def attach(self, segment_fd: int, request_fd: int, answer_fd: int, layout: Layout, /) -> int:
         """Map and format a zeroed segment and serve it; the channel's index here.
@@ -73,7 +76,7 @@ class Worker:
         """
 
     def detach(self, channel: int, /) -> None:
-        """Unmap and close a channel. BufferError while views of it exist, INVALID while a request of it runs."""
+        """Unmap a channel. BufferError while views of it exist, INVALID while a request of it runs."""
 
     def tensor(self, channel: int, slot: int, tensor: int, /) -> Memory:
         """Give the memory of one tensor in one slot."""
@@ -84,7 +87,8 @@ class Worker:
     def next(self, timeout_ns: int | None, /) -> tuple[int, int] | None:
         """Take the next request: its channel and slot.
 
-        None when the time is over, the control socket is readable, or a signal came. A timeout of None waits for ever.
+        None when the time is over, the control socket is readable, or a signal came. A timeout of None waits
+        for ever.
         """
 
     def started(self) -> None:
@@ -136,7 +140,8 @@ class Channel:
     def wait(self, slot: int, deadline_ns: int = 0, /) -> None:
         """Wait until the request is done; its failure, TIMEOUT and SERVER_GONE raise.
 
-        After TIMEOUT the request is given up, and the slot answers BUSY at `claim` until the worker is done with it.
+        After TIMEOUT the request is given up, and the slot answers BUSY at `claim` until the worker is done
+        with it.
         """
 
     def release(self, slot: int, /) -> None:

@@ -1,0 +1,61 @@
+"""What a worker runs a model with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ipc_server.abi import ErrorCode
+from ipc_server.errors import SidecamlError
+from ipc_server.signature import Signature, TensorSpec
+
+NAMES = ("onnx",)
+
+
+@dataclass(frozen=True, slots=True)
+class ServedChannel:
+    """A channel as an engine sees it: tensors by their number, inputs first."""
+
+    slots: int
+    tensors: tuple[TensorSpec, ...]
+    # Start of a tensor's place: of (slot, tensor).
+    address: Callable[[int, int], int]
+    # Dimensions of an input, or for an output, of the request that runs.
+    get_dims: Callable[[int], tuple[int, ...]]
+    set_dims: Callable[[int, tuple[int, ...]], None]
+
+
+class Runner(Protocol):
+    """Runs the requests of one slot."""
+
+    @property
+    def run(self) -> Callable[[], object]:
+        """Run the request that is in the slot. Looked up anew each time, so that a runner may replace it."""
+
+
+class Engine(Protocol):
+    """A loaded model."""
+
+    @property
+    def signature(self) -> Signature:
+        """Its inputs and outputs."""
+
+    def attach(self, channel: ServedChannel) -> Sequence[Runner]:
+        """Prepare every slot of a channel: a runner each."""
+
+    def explain(self, error: Exception) -> str:
+        """Say in one line what went wrong in a run."""
+
+
+def load(engine: str, path: Path, threads: int) -> Engine:
+    """Load a model and warm it up. Raises MODEL_FAILED with the cause, or UNSUPPORTED.
+
+    An inference library is imported only here: nothing else of the daemon should load it.
+    """
+    if engine == "onnx":
+        from ipc_server.engines.onnx import OnnxEngine  # noqa: PLC0415
+
+        return OnnxEngine(path, threads)
+    raise SidecamlError(ErrorCode.MODEL_FAILED, f"there is no engine {engine!r}: expected {', '.join(NAMES)}")

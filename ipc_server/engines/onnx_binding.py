@@ -1,0 +1,231 @@
+"""ONNX Runtime bound to the memory of slots: in place wherever a size is known beforehand."""
+
+from __future__ import annotations
+
+import ctypes
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ipc_server.abi import ErrorCode
+from ipc_server.engines import Runner, ServedChannel
+from ipc_server.engines.onnx_runtime import CPU, ort, run_options
+from ipc_server.errors import SidecamlError
+from ipc_server.signature import Signature, Tensor
+from ipc_server.tensor import ONNX_CODE, size_of
+
+# Bindings kept of a slot, one for each set of dimensions that requests came with.
+MOST_BINDINGS = 32
+
+Dims = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one tensor of a slot lies; without dims when the run alone can tell them."""
+
+    number: int
+    tensor: Tensor
+    dims: Dims | None
+    address: int
+    max_dims: Dims
+
+
+class Binding:
+    """A session's tensors bound to places. `run` is replaced once it is known what must be copied."""
+
+    def __init__(
+        self,
+        session: Any,
+        inputs: Sequence[Place],
+        outputs: Sequence[Place],
+        set_dims: Callable[[int, Dims], None],
+    ) -> None:
+        """Bind; `set_dims` is told the dimensions of dynamic outputs that only the run could tell."""
+        self._io = ort.SessionIOBinding(session)
+        self._outputs = outputs
+        self._set_dims = set_dims
+        self._in_place = {place.number for place in outputs if place.dims is not None}
+        for place in inputs:
+            self._io.bind_input(
+                place.tensor.name, CPU, ONNX_CODE[place.tensor.dtype], place.dims, place.address
+            )
+        self._bind_outputs()
+        self._direct: Callable[[], None] = partial(session.run_with_iobinding, self._io, run_options())
+        self.run: Callable[[], None] = self._first_run
+
+    def _bind_outputs(self) -> None:
+        for place in self._outputs:
+            name, code = place.tensor.name, ONNX_CODE[place.tensor.dtype]
+            if place.number in self._in_place:
+                self._io.bind_output(name, CPU, code, place.dims, place.address)
+            else:
+                self._io.bind_output(name, CPU)
+
+    def _first_run(self) -> None:
+        try:
+            self._run_and_copy()
+        except SidecamlError:
+            raise
+        except Exception:
+            self._run_unbound()
+        # An input that is at once an output is handed back where it is: the bound place is left as it was.
+        for place, value in zip(self._outputs, self._io.get_outputs(), strict=True):
+            if place.number in self._in_place and not _lies_at(value, place.address):
+                self._in_place.discard(place.number)
+                self._copy(place, value)
+        self.run = self._direct if len(self._in_place) == len(self._outputs) else self._run_and_copy
+
+    def _run_unbound(self) -> None:
+        """Run once more with no output bound: the model may not keep to the shapes that it declares."""
+        in_place, self._in_place = self._in_place, set()
+        try:
+            self._run_and_copy()
+        except BaseException:
+            self._in_place = in_place
+            self._bind_outputs()
+            raise
+
+    def _run_and_copy(self) -> None:
+        copied = [index for index, place in enumerate(self._outputs) if place.number not in self._in_place]
+        for index in copied:
+            # Anew each time: what the last run allocated would be taken for a place of that size.
+            self._io.bind_output(self._outputs[index].tensor.name, CPU)
+        self._direct()
+        values = self._io.get_outputs()
+        for index in copied:
+            self._copy(self._outputs[index], values[index])
+
+    def _copy(self, place: Place, value: Any) -> None:
+        dims, size = tuple(value.shape()), value.tensor_size_in_bytes()
+        _check_fits(place, dims)
+        if place.tensor.dynamic:
+            self._set_dims(place.number, dims)
+        if size:
+            ctypes.memmove(place.address, value.data_ptr(), size)
+
+
+class DynamicSlot:
+    """A slot whose requests bring dimensions of their own: a binding for each set, the latest kept."""
+
+    def __init__(self, session: Any, signature: Signature, channel: ServedChannel, slot: int) -> None:
+        """Bind nothing yet: the first request will tell the dimensions."""
+        self._session = session
+        self._signature = signature
+        self._channel = channel
+        self._slot = slot
+        self._dynamic = [number for number, tensor in enumerate(signature.inputs) if tensor.dynamic]
+        self._bindings: OrderedDict[tuple[Dims, ...], tuple[Binding, list[tuple[int, Dims]]]] = OrderedDict()
+
+    def run(self) -> None:
+        """Run the request by its dimensions."""
+        get_dims, set_dims = self._channel.get_dims, self._channel.set_dims
+        key = tuple([get_dims(number) for number in self._dynamic])
+        entry = self._bindings.get(key)
+        if entry is None:
+            entry = self._bind(key)
+            self._bindings[key] = entry
+            if len(self._bindings) > MOST_BINDINGS:
+                self._bindings.popitem(last=False)
+        else:
+            self._bindings.move_to_end(key)
+        binding, outputs = entry
+        # Before the run: an output that it places elsewhere than declared has its true dims set by the copy.
+        for number, dims in outputs:
+            set_dims(number, dims)
+        binding.run()
+
+    def _bind(self, given: Sequence[Dims]) -> tuple[Binding, list[tuple[int, Dims]]]:
+        inputs, outputs = self._signature.inputs, self._signature.outputs
+        known = dims_by_name([inputs[number] for number in self._dynamic], given)
+        input_dims = [_dims_of(tensor, known) for tensor in inputs]
+        output_dims = [_dims_of(tensor, known) for tensor in outputs]
+        binding = bind(self._session, self._signature, self._channel, self._slot, input_dims + output_dims)
+        told = [
+            (number, dims)
+            for number, (tensor, dims) in enumerate(zip(outputs, output_dims, strict=True), len(inputs))
+            if tensor.dynamic and dims is not None
+        ]
+        return binding, told
+
+
+def slot_runner(session: Any, signature: Signature, channel: ServedChannel, slot: int) -> Runner:
+    """Prepare one slot: bound for good when no input is dynamic."""
+    if any(tensor.dynamic for tensor in signature.inputs):
+        return DynamicSlot(session, signature, channel, slot)
+    dims = [_dims_of(tensor, {}) for tensor in (*signature.inputs, *signature.outputs)]
+    return bind(session, signature, channel, slot, dims)
+
+
+def bind(
+    session: Any, signature: Signature, channel: ServedChannel, slot: int, dims: Sequence[Dims | None]
+) -> Binding:
+    """Bind one slot's tensors, with the dims of each where they are known."""
+    tensors = (*signature.inputs, *signature.outputs)
+    places = [
+        Place(number, tensor, dims[number], channel.address(slot, number), channel.tensors[number].max_dims)
+        for number, tensor in enumerate(tensors)
+    ]
+    count = len(signature.inputs)
+    return Binding(session, places[:count], places[count:], channel.set_dims)
+
+
+def dims_by_name(tensors: Sequence[Tensor], given: Sequence[Dims]) -> dict[str, int]:
+    """Give every named dimension its size in this request.
+
+    BAD_DIMS when two inputs disagree on one, or a fixed one differs.
+    """
+    known: dict[str, int] = {}
+    first: dict[str, str] = {}
+    for tensor, dims in zip(tensors, given, strict=True):
+        for wanted, dim in zip(tensor.shape, dims, strict=True):
+            if isinstance(wanted, int):
+                if dim != wanted:
+                    raise _bad_dims(
+                        f"input {tensor.name!r} came as {list(dims)}: the model takes {_text(tensor.shape)}"
+                    )
+            elif known.setdefault(wanted, dim) != dim:
+                raise _bad_dims(
+                    f"dimension {wanted!r} must be one size: it is {known[wanted]} in input "
+                    f"{first[wanted]!r} and {dim} in input {tensor.name!r}"
+                )
+            else:
+                first.setdefault(wanted, tensor.name)
+    return known
+
+
+def _dims_of(tensor: Tensor, known: dict[str, int]) -> Dims | None:
+    """Give a tensor's dimensions, or None when some are not known before the run."""
+    dims = [known.get(dim) if isinstance(dim, str) else dim for dim in tensor.shape]
+    return None if None in dims else tuple(dim for dim in dims if dim is not None)
+
+
+def _lies_at(value: Any, address: int) -> bool:
+    return bool(value.data_ptr() == address) or value.tensor_size_in_bytes() == 0
+
+
+def _check_fits(place: Place, dims: Dims) -> None:
+    tensor = place.tensor
+    declared = zip(tensor.shape, dims, strict=False)
+    if len(dims) != len(tensor.shape) or any(isinstance(want, int) and want != dim for want, dim in declared):
+        raise SidecamlError(
+            ErrorCode.ENGINE,
+            f"output {tensor.name!r} came out as {list(dims)} and the model declares {_text(tensor.shape)}: "
+            "export it with the true shape",
+        )
+    if any(dim > most for dim, most in zip(dims, place.max_dims, strict=True)):
+        raise SidecamlError(
+            ErrorCode.OUTPUT_TOO_LARGE,
+            f"output {tensor.name!r} came out as {list(dims)}, {size_of(tensor.dtype, dims)} bytes, and the "
+            f"channel has room for {list(place.max_dims)}: open with larger dims",
+        )
+
+
+def _text(shape: Sequence[int | str]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def _bad_dims(what: str) -> SidecamlError:
+    return SidecamlError(ErrorCode.BAD_DIMS, what)

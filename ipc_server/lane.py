@@ -1,0 +1,87 @@
+"""The python lane: the loop that takes requests and has the engine run them, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from ipc_server import _core
+from ipc_server.abi import ErrorCode
+from ipc_server.engines import Engine, Runner, ServedChannel
+from ipc_server.errors import SidecamlError
+from ipc_server.signature import TensorSpec
+
+Taken = tuple[int, int] | None
+
+
+class Lane:
+    """A loaded model and the channels it serves, by the core's number."""
+
+    def __init__(self, core: _core.Worker, engine: Engine) -> None:
+        """Serve no channel yet."""
+        self._core = core
+        self._engine = engine
+        self._runners: dict[int, Sequence[Runner]] = {}
+
+    def attach(self, fds: list[int], tensors: Sequence[TensorSpec], layout: _core.Layout) -> int:
+        """Map and format a segment and prepare its slots; the channel's number.
+
+        `fds` are segment, request and answer doorbell; once the lane owns them the list is empty.
+        """
+        core = self._core
+        segment_fd, request_fd, answer_fd = fds
+        number = core.attach(segment_fd, request_fd, answer_fd, layout)
+        fds.clear()
+        channel = ServedChannel(
+            slots=layout.slots,
+            tensors=tuple(tensors),
+            address=lambda slot, tensor: core.tensor_address(number, slot, tensor),
+            get_dims=core.get_dims,
+            set_dims=core.set_dims,
+        )
+        try:
+            self._runners[number] = self._engine.attach(channel)
+        except BaseException:
+            core.detach(number)
+            raise
+        return number
+
+    def detach(self, number: int) -> None:
+        """Serve a channel no more, and unmap it."""
+        del self._runners[number]
+        self._core.detach(number)
+
+    def serve(self) -> None:
+        """Run requests until the control socket has something to say, or a signal came."""
+        self._run_all(partial(self._core.next, None))
+
+    def finish(self) -> None:
+        """Run what is submitted: at most one request a slot, lest a client keeps it going for ever."""
+        left = sum(len(runners) for runners in self._runners.values())
+
+        def take() -> Taken:
+            nonlocal left
+            left -= 1
+            # The first None may only mean that the control socket has something to say.
+            return self._core.next(0) or self._core.next(0) if left >= 0 else None
+
+        self._run_all(take)
+
+    def close(self) -> None:
+        """Unmap everything."""
+        self._runners.clear()
+        self._core.close()
+
+    def _run_all(self, take: Callable[[], Taken]) -> None:
+        started, complete, runners = self._core.started, self._core.complete, self._runners
+        while taken := take():
+            channel, slot = taken
+            started()
+            try:
+                runners[channel][slot].run()
+            except SidecamlError as error:
+                complete(error.code, str(error))
+            except Exception as error:
+                complete(ErrorCode.ENGINE, self._engine.explain(error))
+            else:
+                complete()

@@ -1,0 +1,212 @@
+"""A worker process: one model, served to the channels that the supervisor attaches.
+
+The supervisor speaks to it over a socket, decides when it ends, and takes it along when it dies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import select
+import signal
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ipc_server import _core, engines, logs, messages
+from ipc_server.abi import Dtype, ErrorCode, Policy
+from ipc_server.errors import SidecamlError
+from ipc_server.lane import Lane
+from ipc_server.messages import Message
+from ipc_server.signature import TensorSpec
+
+log = logging.getLogger(__name__)
+
+ATTACH_DESCRIPTORS = 3
+
+T = TypeVar("T")
+
+
+class Worker:
+    """What the supervisor can ask for, and the state that its requests build up."""
+
+    def __init__(self, control: socket.socket) -> None:
+        """Know the supervisor; nothing is loaded yet."""
+        self._control = control
+        self._lane: Lane | None = None
+        # The lane's number of each channel, by the daemon's.
+        self._numbers: dict[int, int] = {}
+        self._ended = False
+        self._operations: Mapping[str, Callable[[Message], dict[str, Any]]] = {
+            "load": self._load,
+            "attach": self._attach,
+            "detach": self._detach,
+            "drain": self._drain,
+        }
+
+    def run(self) -> None:
+        """Do what is asked, and serve in between, until the supervisor says drain or is gone."""
+        while not self._ended:
+            if self._lane is None or self._is_spoken_to():
+                self._hear()
+            else:
+                self._lane.serve()
+        if self._lane:
+            self._lane.close()
+
+    def _is_spoken_to(self) -> bool:
+        poller = select.poll()
+        poller.register(self._control, select.POLLIN)
+        return bool(poller.poll(0))
+
+    def _hear(self) -> None:
+        message = messages.receive(self._control)
+        if message is None:
+            self._ended = True
+            return
+        try:
+            reply = self._answer(message)
+        finally:
+            message.close_fds()
+        try:
+            messages.send(self._control, reply)
+        except (BrokenPipeError, ConnectionResetError):
+            self._ended = True
+
+    def _answer(self, message: Message) -> dict[str, Any]:
+        body = message.body
+        try:
+            operation = self._operations.get(field(body, "op", str))
+            if operation is None:
+                raise _bad(f"there is no operation {messages.shown(body['op'])}")
+            return messages.reply_ok(body, **operation(message))
+        except SidecamlError as error:
+            return messages.reply_error(body, error)
+        except OSError as error:
+            return messages.reply_error(body, SidecamlError(ErrorCode.SYSTEM, str(error)))
+        except MemoryError:
+            return messages.reply_error(
+                body, SidecamlError(ErrorCode.NO_MEMORY, "the worker is out of memory")
+            )
+
+    # --- Operations; descriptors that stay in the message are closed ---------------------------------------
+
+    def _load(self, message: Message) -> dict[str, Any]:
+        body = message.body
+        if self._lane:
+            raise _bad("a model is loaded already")
+        policy = _policy(field(body, "policy", str))
+        (status_fd,) = descriptors(message, 1)
+        engine = engines.load(
+            field(body, "engine", str), Path(field(body, "path", str)), field(body, "threads", int)
+        )
+        core = _core.Worker(status_fd, self._control.fileno(), policy)
+        message.fds.clear()
+        self._lane = Lane(core, engine)
+        return engine.signature.describe()
+
+    def _attach(self, message: Message) -> dict[str, Any]:
+        body = message.body
+        lane, number = self._loaded(), field(body, "channel", int)
+        if number in self._numbers:
+            raise _bad(f"channel {number} is attached already")
+        specs = [_spec(tensor) for tensor in field(body, "tensors", list)]
+        layout = _core.Layout(
+            [(spec.name, spec.dtype, spec.output, spec.dynamic, spec.max_dims) for spec in specs],
+            field(body, "slots", int),
+            field(body, "fingerprint", int),
+        )
+        fds = descriptors(message, ATTACH_DESCRIPTORS)
+        self._numbers[number] = lane.attach(fds, specs, layout)
+        return {}
+
+    def _detach(self, message: Message) -> dict[str, Any]:
+        """Idempotent: a channel that failed to attach is detached as well."""
+        number = self._numbers.pop(field(message.body, "channel", int), None)
+        if number is not None:
+            self._loaded().detach(number)
+        return {}
+
+    def _drain(self, _message: Message) -> dict[str, Any]:
+        if self._lane:
+            self._lane.finish()
+        self._ended = True
+        return {}
+
+    def _loaded(self) -> Lane:
+        if not self._lane:
+            raise _bad("no model is loaded yet")
+        return self._lane
+
+
+def field(body: Mapping[str, Any], name: str, kind: type[T]) -> T:
+    """Take a field of a request; PROTOCOL when it is missing or something else."""
+    value = body.get(name)
+    if not isinstance(value, kind):
+        raise _bad(f"{name!r} must be {kind.__name__}, got {messages.shown(value)}")
+    return value
+
+
+def descriptors(message: Message, count: int) -> list[int]:
+    """Take the descriptors of a request; PROTOCOL when there are more or fewer."""
+    if len(message.fds) != count:
+        raise _bad(f"{count} descriptors must come with it, {len(message.fds)} did")
+    return message.fds
+
+
+def _spec(body: Mapping[str, Any]) -> TensorSpec:
+    return TensorSpec(
+        name=field(body, "name", str),
+        dtype=_dtype(field(body, "dtype", str)),
+        output=field(body, "output", bool),
+        dynamic=field(body, "dynamic", bool),
+        max_dims=tuple(field(body, "max_dims", list)),
+    )
+
+
+def _dtype(name: str) -> Dtype:
+    try:
+        return Dtype[name.upper()]
+    except KeyError:
+        raise _bad(f"there is no element type {messages.shown(name)}") from None
+
+
+def _policy(name: str) -> Policy:
+    try:
+        return Policy[name.upper()]
+    except KeyError:
+        raise _bad(f"there is no policy {messages.shown(name)}") from None
+
+
+def _bad(what: str) -> SidecamlError:
+    return SidecamlError(ErrorCode.PROTOCOL, f"a request of the supervisor: {what}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve on the socket that was inherited; the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="sidecaml-worker", description="One model of sidecaml; started by the daemon."
+    )
+    parser.add_argument(
+        "--control-fd", type=int, required=True, metavar="FD", help="socket to the supervisor"
+    )
+    control_fd = parser.parse_args(arguments).control_fd
+    logs.setup(os.environ.get("SIDECAML_LOG_LEVEL", "info"))
+    try:
+        os.set_inheritable(control_fd, False)
+        control = socket.socket(fileno=control_fd)
+    except OSError as error:
+        parser.error(f"--control-fd {control_fd}: {error.strerror}")
+    # Ctrl-C and a service manager's stop go to the whole group: what to finish is the daemon's to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with control:
+        _core.exit_with_peer(control.fileno())
+        Worker(control).run()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
