@@ -21,8 +21,8 @@ def exit_with_peer(fd: int, /) -> None:
 class Memory(Buffer):
     """One tensor's place in one slot: a writable buffer of its largest size, `max_bytes`.
 
-    While it is alive, and every view made of it keeps it so (numpy arrays, memoryviews), the channel cannot be
-    closed.
+    While it is alive, and every view made of it keeps it so (numpy arrays, memoryviews), the channel
+    cannot be closed.
     """
 
     def __len__(self) -> int: ...
@@ -60,7 +60,7 @@ class Layout:
 
     @property
     def tensors(self) -> tuple[tuple[str, int, bool, bool, tuple[int, ...], int, int, int], ...]:
-        """Inputs, then outputs: (name, dtype, output, dynamic, max_dims, array_offset, slot_stride, max_bytes)."""
+        """(name, dtype, output, dynamic, max_dims, array_offset, slot_stride, max_bytes) of each."""
 
 @final
 class Worker:

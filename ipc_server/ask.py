@@ -1,4 +1,4 @@
-"""A plain conversation with the daemon, for the commands that ask it something."""
+"""A plain conversation with the daemon, for the commands and the Python client that ask it something."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ PATIENCE_S = 10.0
 class Conversation:
     """A connection that has said hello; use it in a `with` statement."""
 
-    def __init__(self, path: Path) -> None:
-        """Connect; CONNECT when nobody answers there."""
+    def __init__(self, path: Path, patience_s: float = PATIENCE_S) -> None:
+        """Connect; CONNECT when nobody answers there, TIMEOUT when an answer takes longer than patience."""
         self._path = path
+        self._patience_s = patience_s
         self._ids = itertools.count(1)
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._sock.settimeout(PATIENCE_S)
+        self._sock.settimeout(patience_s)
         try:
             self._connect()
             self.ask("hello", abi=ABI_VERSION, client=f"sidecaml {__version__}")
@@ -38,6 +39,11 @@ class Conversation:
         """Close the connection."""
         self._sock.close()
 
+    def hand_over(self) -> int:
+        """Give the socket's descriptor away: its taker owns the connection, and this object is over."""
+        self._sock.setblocking(True)
+        return self._sock.detach()
+
     def ask(self, op: str, **fields: Any) -> dict[str, Any]:
         """Ask for something that comes without descriptors."""
         message = self.ask_for_fds(op, **fields)
@@ -51,7 +57,8 @@ class Conversation:
             message = messages.receive(self._sock)
         except TimeoutError:
             raise SidecamlError(
-                ErrorCode.TIMEOUT, f"the daemon at {self._path} did not answer {op} within {PATIENCE_S:g} s"
+                ErrorCode.TIMEOUT,
+                f"the daemon at {self._path} did not answer {op} within {self._patience_s:g} s",
             ) from None
         except OSError as error:
             raise self._gone(op, error.strerror or str(error)) from error

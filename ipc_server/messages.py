@@ -162,6 +162,11 @@ def _checked_body(data: bytes, flags: int) -> dict[str, Any]:
         raise _bad(f"more than {MAX_DESCRIPTORS} descriptors came with it, or this process can hold no more")
     if not data:
         raise _bad("it is empty")
+    return unpack(data)
+
+
+def unpack(data: bytes) -> dict[str, Any]:
+    """Decode one message; PROTOCOL when it is none."""
     try:
         body = msgpack.unpackb(data, raw=False, strict_map_key=True)
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:

@@ -1,0 +1,309 @@
+"""The Python client: an open model's tensors as numpy arrays in shared memory.
+
+    from ipc_server import client
+
+    with client.open_model("digits") as digits:
+        digits.input("image")[:] = 0.5
+        digits.run()
+        print(digits.output("scores"))
+
+A channel has slots, used in turn: the one that `claim` gives is filled, then submitted. With one slot, which
+is the default, that is always slot 0. A channel belongs to one thread at a time; different channels are
+independent.
+
+Every failure is a `SidecamlError` with its `code`. bfloat16, which numpy lacks, is seen as its bits: uint16.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket as sockets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ipc_server import _core, messages
+from ipc_server.abi import ErrorCode, Policy
+from ipc_server.ask import PATIENCE_S, Conversation
+from ipc_server.config import client_socket
+from ipc_server.errors import SidecamlError
+from ipc_server.messages import Message, shown
+from ipc_server.signature import Signature, Tensor, signature_of
+from ipc_server.suggest import hint
+from ipc_server.tensor import view
+
+# Longer than a daemon lets an open wait while the model loads, so that its own words arrive.
+OPEN_PATIENCE_S = 6 * PATIENCE_S
+# Segment, two doorbells, status page.
+OPEN_DESCRIPTORS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What the daemon says of a model; without inputs and outputs while `state` is not "ready"."""
+
+    name: str
+    engine: str
+    state: str
+    problem: str
+    max_slots: int
+    signature: Signature
+
+
+def models(socket: str | None = None) -> list[Model]:
+    """Ask for every model, by name."""
+    with Conversation(client_socket(socket)) as daemon:
+        return [_model(found) for found in daemon.pages("describe", "models", "name")]
+
+
+def describe(name: str, socket: str | None = None) -> Model:
+    """Ask for one model: UNKNOWN_MODEL when there is none of that name."""
+    with Conversation(client_socket(socket)) as daemon:
+        reply = daemon.ask("describe", model=name)
+    found = reply.get("models")
+    if not isinstance(found, list) or len(found) != 1:
+        raise _bad_reply("one model", found)
+    return _model(found[0])
+
+
+def open_model(
+    name: str,
+    *,
+    socket: str | None = None,
+    slots: int = 1,
+    dims: Mapping[str, int] | None = None,
+    policy: Policy = Policy.ADAPTIVE,
+) -> Channel:
+    """Open a channel of `slots` slots.
+
+    Args:
+        name: The model.
+        socket: The daemon's socket; else $SIDECAML_SOCKET, else where a daemon listens by default.
+        slots: Requests that can be under way at the same time.
+        dims: The most that each dynamic dimension will be, by its name.
+        policy: How to wait for answers.
+    """
+    with Conversation(client_socket(socket), OPEN_PATIENCE_S) as daemon:
+        reply = daemon.ask_for_fds("open", model=name, slots=slots, dims=dict(dims or {}))
+        try:
+            return _channel(reply, daemon, policy)
+        finally:
+            reply.close_fds()
+
+
+class Channel:
+    """An open model: tensors in place, requests, answers. Made by `open_model`."""
+
+    def __init__(self, core: _core.Channel, model: Model) -> None:
+        """Take over what the daemon handed out."""
+        self.model = model
+        self.slots = core.layout.slots
+        self._channel: _core.Channel | None = core
+        self._deadlines: dict[int, int] = {}
+
+    def __enter__(self) -> Channel:
+        """Give the channel."""
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """End the channel at once; requests under way are given up. Closing twice is allowed.
+
+        Arrays of it that are still in use stay readable: memory and descriptors go with the last of them.
+        """
+        core, self._channel = self._channel, None
+        if core is None:
+            return
+        try:
+            core.close()
+        except BufferError:
+            _hang_up(core)
+        except SidecamlError:
+            self._channel = core
+            raise
+
+    # --- Tensors ------------------------------------------------------------------------------------------
+
+    def input(self, name: str, slot: int = 0) -> NDArray[Any]:
+        """See an input of a slot, in place, in the dimensions that were set: the largest at first."""
+        return self._view(self._input(name), slot)
+
+    def output(self, name: str, slot: int = 0) -> NDArray[Any]:
+        """See an output of a slot, in place, in the dimensions that the last answer gave it."""
+        tensors = self.model.signature.outputs
+        return self._view(len(self.model.signature.inputs) + _index(tensors, "output", name), slot)
+
+    def set_dims(self, name: str, dims: Sequence[int], slot: int = 0) -> None:
+        """Set a dynamic input's dimensions for the requests to come in a slot, until they are set again.
+
+        An array that was taken before keeps its own: take `input` again.
+        """
+        self._core.set_dims(slot, self._input(name), dims)
+
+    # --- Requests -----------------------------------------------------------------------------------------
+
+    def run(self, timeout: float | None = None) -> int:
+        """Run the request in the claimed slot and wait for its answer; the slot.
+
+        The slot is given back already: its outputs stay until it is submitted again. Errors of `claim` and
+        `await_`.
+        """
+        slot = self.submit(timeout)
+        self.await_(slot)
+        self._core.release(slot)
+        return slot
+
+    def claim(self) -> int:
+        """Give the slot that the next submit takes, when it may be filled.
+
+        FULL: its owner has not released it. BUSY: the worker still runs a request that timed out in it.
+        SERVER_GONE.
+        """
+        try:
+            return self._core.claim()
+        except SidecamlError as error:
+            raise self._explained(error) from None
+
+    def submit(self, timeout: float | None = None) -> int:
+        """Hand the claimed slot's request to the worker, to be answered within `timeout` seconds; the slot.
+
+        Errors of `claim`.
+        """
+        deadline = _deadline(timeout)
+        try:
+            slot = self._core.submit(deadline)
+        except SidecamlError as error:
+            raise self._explained(error) from None
+        self._deadlines[slot] = deadline
+        return slot
+
+    def await_(self, slot: int) -> None:
+        """Wait for a slot's answer; then its outputs may be read, and `release` gives it back.
+
+        A failed request raises (ENGINE, BAD_DIMS, OUTPUT_TOO_LARGE, WORKER_CRASHED), and so do TIMEOUT, which
+        gives the request up, and SERVER_GONE: the slot is given back then.
+        """
+        core = self._core
+        try:
+            core.wait(slot, self._deadlines.get(slot, 0))
+        except SidecamlError as error:
+            explained = self._explained(error)
+            _give_back(core, slot)
+            raise explained from None
+
+    def poll(self, slot: int) -> bool:
+        """Whether a slot's answer is there. A failed request raises, and stays until awaited or released."""
+        try:
+            return self._core.poll(slot)
+        except SidecamlError as error:
+            raise self._explained(error) from None
+
+    def release(self, slot: int) -> None:
+        """Give a finished slot back."""
+        self._core.release(slot)
+
+    def abandon(self, slot: int) -> None:
+        """Give a request up, at any stage."""
+        self._core.abandon(slot)
+
+    def stamps(self, slot: int) -> tuple[int, int, int, int]:
+        """Tell when the last request was submitted, seen, started, finished: ns, 0 when not taken."""
+        return self._core.stamps(slot)
+
+    @property
+    def _core(self) -> _core.Channel:
+        if self._channel is None:
+            raise SidecamlError(ErrorCode.INVALID, f"the channel of model {self.model.name!r} is closed")
+        return self._channel
+
+    def _input(self, name: str) -> int:
+        return _index(self.model.signature.inputs, "input", name)
+
+    def _view(self, tensor: int, slot: int) -> NDArray[Any]:
+        core, signature = self._core, self.model.signature
+        dtype = (*signature.inputs, *signature.outputs)[tensor].dtype
+        return view(core.tensor(slot, tensor), dtype, core.get_dims(slot, tensor))
+
+    def _explained(self, error: SidecamlError) -> SidecamlError:
+        """Give the daemon's own words on a channel that is gone."""
+        event = self._core.gone_event() if error.code is ErrorCode.SERVER_GONE else None
+        if event is None:
+            return error
+        try:
+            told = str(messages.error_of(messages.unpack(event)))
+        except SidecamlError as garbled:
+            told = str(garbled)
+        return SidecamlError(ErrorCode.SERVER_GONE, told)
+
+
+def _channel(reply: Message, daemon: Conversation, policy: Policy) -> Channel:
+    body = reply.body
+    fingerprint = body.get("fingerprint")
+    if len(reply.fds) != OPEN_DESCRIPTORS or not isinstance(fingerprint, int):
+        raise _bad_reply(f"{OPEN_DESCRIPTORS} descriptors and a fingerprint", len(reply.fds))
+    model = _model(body.get("model"))
+    control_fd = daemon.hand_over()
+    try:
+        segment, request, answer, status = reply.fds
+        core = _core.Channel(segment, request, answer, status, control_fd, fingerprint, policy)
+    except BaseException:
+        os.close(control_fd)
+        raise
+    reply.fds.clear()
+    return Channel(core, model)
+
+
+def _model(body: object) -> Model:
+    if not isinstance(body, dict):
+        raise _bad_reply("a model", body)
+    texts = [body.get(key) for key in ("name", "engine", "state", "problem")]
+    max_slots = body.get("max_slots")
+    if not all(isinstance(text, str) for text in texts) or not isinstance(max_slots, int):
+        raise _bad_reply("a model", body)
+    name, engine, state, problem = map(str, texts)
+    return Model(name, engine, state, problem, max_slots, signature_of(body))
+
+
+def _index(tensors: Sequence[Tensor], kind: str, name: str) -> int:
+    names = [tensor.name for tensor in tensors]
+    if name not in names:
+        raise SidecamlError(ErrorCode.INVALID, f"the model has no {kind} {shown(name)}: {hint(name, names)}")
+    return names.index(name)
+
+
+def _deadline(timeout: float | None) -> int:
+    if timeout is None:
+        return 0
+    if not 0 <= timeout < float("inf"):
+        raise SidecamlError(ErrorCode.INVALID, f"a timeout is a number of seconds, 0 or more: got {timeout}")
+    return time.monotonic_ns() + int(timeout * 1e9)
+
+
+def _give_back(core: _core.Channel, slot: int) -> None:
+    # What timed out, or never was a request, is no longer ours to give back.
+    with contextlib.suppress(SidecamlError):
+        core.abandon(slot)
+
+
+def _hang_up(core: _core.Channel) -> None:
+    """Tell the daemon that the channel is over while its memory is still looked at."""
+    for slot in range(core.layout.slots):
+        _give_back(core, slot)
+    with sockets.socket(fileno=os.dup(core.control_fd)) as control, contextlib.suppress(OSError):
+        control.shutdown(sockets.SHUT_RDWR)
+
+
+def _bad_reply(expected: str, found: object) -> SidecamlError:
+    return SidecamlError(
+        ErrorCode.PROTOCOL, f"a reply of the daemon: expected {expected}, got {shown(found)}"
+    )
