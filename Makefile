@@ -1,0 +1,60 @@
+# Everything a person types. Each command sets up what it needs, and finds it there the second time.
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+PYTHON_ENVIRONMENT := $(CURDIR)/.venv
+export PATH := $(PYTHON_ENVIRONMENT)/bin:$(PATH)
+export SIDECAML_PYTHON := $(PYTHON_ENVIRONMENT)/bin/python
+# Before anything loads ONNX Runtime: it would keep a database under the home directory otherwise.
+export ORT_DISABLE_TELEMETRY := 1
+
+.PHONY: help demo test check setup test-c test-ocaml test-python test-debian13 lock format clean
+
+help: ## say what there is
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
+
+demo: ## an OCaml program streams real speech through a PyTorch-trained voice detector
+	@scripts/system-packages core demo
+	@scripts/python-environment
+	dune build ocaml_lib/examples/vad.exe
+	@python ocaml_lib/examples/demo.py
+
+test: setup test-c test-ocaml test-python ## all tests, in C, OCaml and Python
+
+setup: ## what the tests and daily work need: packages, .venv, the OCaml build
+	@scripts/system-packages core test
+	@scripts/python-environment
+	dune build
+
+# The parts of `make test`, without the set-up.
+test-c:
+	$(MAKE) -C c_shim test
+
+# --force: dune does not know that the tests also depend on the daemon.
+test-ocaml:
+	dune runtest --force
+
+test-python:
+	dune build
+	python -m pytest
+
+check: ## format, lint, types, generated files
+	@scripts/system-packages core check
+	@scripts/python-environment
+	scripts/check
+
+test-debian13: ## `make demo` and `make test` of the committed tree on a bare Debian 13 (as root or with sudo)
+	@scripts/system-packages debian13
+	scripts/test-debian13
+
+format: ## put the sources in the format that `make check` wants
+	ruff check --fix --select I .
+	ruff format .
+	git ls-files -z 'c_shim/*.[ch]' | xargs -0 clang-format -i
+
+lock: ## renew requirements/lock-*.txt after a change of what is required
+	scripts/lock
+
+clean: ## remove what was built, .venv too
+	rm -rf _build build .venv ipc_server/_core*.so *.egg-info
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
