@@ -2,15 +2,14 @@
 #include "spin.h"
 
 #include <sched.h>
+#include <unistd.h>
 
 /* After so many misses in a row spinning is tried only now and then, to notice when the pace changes. */
 #define MISSES_MOST 4
 #define RETRY_EVERY 32
 
 void spinner_init(struct spinner *spinner, enum sidecaml_policy policy) {
-    cpu_set_t allowed;
-    *spinner = (struct spinner){.policy = policy};
-    spinner->alone = sched_getaffinity(0, sizeof allowed, &allowed) == 0 && CPU_COUNT(&allowed) == 1;
+    *spinner = (struct spinner){.policy = policy, .one_core = sysconf(_SC_NPROCESSORS_ONLN) == 1};
 }
 
 uint64_t spinner_budget(struct spinner *spinner, uint32_t peer_core) {
@@ -18,7 +17,7 @@ uint64_t spinner_budget(struct spinner *spinner, uint32_t peer_core) {
     case SIDECAML_SPIN:
         return SPIN_CHUNK_NS;
     case SIDECAML_ADAPTIVE:
-        if (spinner->alone || (peer_core && peer_core == current_core())) return 0;
+        if (spinner->one_core || (peer_core && peer_core == current_core())) return 0;
         spinner->waits++;
         if (spinner->misses >= MISSES_MOST && spinner->waits % RETRY_EVERY) return 0;
         return SPIN_ADAPTIVE_NS;

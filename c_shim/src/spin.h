@@ -14,7 +14,7 @@
 
 struct spinner {
     enum sidecaml_policy policy;
-    bool alone;      /* this process may use one processor only: spinning would keep the peer from it */
+    bool one_core;   /* the machine has no other: spinning would keep the peer from it */
     uint32_t misses; /* adaptive waits in a row that spinning would not have caught */
     uint32_t waits;
 };

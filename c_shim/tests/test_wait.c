@@ -192,20 +192,20 @@ static void policies_spin_as_they_say(void) {
     spinner_init(&spinner, SIDECAML_SPIN);
     CHECK_EQ(spinner_budget(&spinner, current_core()), SPIN_CHUNK_NS);
     spinner_init(&spinner, SIDECAML_ADAPTIVE);
-    CHECK_EQ(spinner_budget(&spinner, 0), spinner.alone ? 0 : SPIN_ADAPTIVE_NS);
+    CHECK_EQ(spinner_budget(&spinner, 0), spinner.one_core ? 0 : SPIN_ADAPTIVE_NS);
 }
 
 static void nobody_spins_who_has_one_processor_only(void) {
     struct spinner spinner;
     spinner_init(&spinner, SIDECAML_ADAPTIVE);
-    spinner.alone = true;
+    spinner.one_core = true;
     CHECK_EQ(spinner_budget(&spinner, 0), 0);
 }
 
 static void adaptive_spinning_stops_when_it_does_not_pay_and_is_tried_again(void) {
     struct spinner spinner;
     spinner_init(&spinner, SIDECAML_ADAPTIVE);
-    spinner.alone = false;
+    spinner.one_core = false;
     for (int i = 0; i < 10; i++)
         spinner_learn(&spinner, 50 * SPIN_ADAPTIVE_NS);
     int spins = 0;
