@@ -1,0 +1,82 @@
+(* Signals that arrive in the middle of a wait. *)
+
+open Check
+
+(* The signal comes once, or again and again. *)
+let with_timer ?(again = false) ~after_s handler body =
+  let saved = Sys.signal Sys.sigalrm (Signal_handle handler) in
+  let set s = ignore (Unix.setitimer ITIMER_REAL { it_interval = (if again then s else 0.); it_value = s }) in
+  Fun.protect
+    ~finally:(fun () ->
+      set 0.;
+      Sys.set_signal Sys.sigalrm saved)
+    (fun () ->
+      set after_s;
+      body ())
+
+let handlers_run_while_a_call_waits () =
+  List.iter
+    (fun (policy, lock) ->
+      with_model ~policy ~lock "slow" @@ fun m ->
+      Calls.work m Calls.much_longer;
+      let seen = ref 0 in
+      (* The call lasts until the handler has run three times. *)
+      let handler _ =
+        incr seen;
+        if !seen = 3 then raise Exit
+      in
+      (match with_timer ~again:true ~after_s:0.015 handler (fun () -> Sidecaml.run m) with
+      | _ -> Alcotest.fail "the call ended by itself"
+      | exception Exit -> ());
+      Alcotest.(check int) "seen" 3 !seen)
+    Calls.policies
+
+let an_exception_gives_the_request_up () =
+  List.iter
+    (fun (policy, lock) ->
+      with_model ~policy ~lock "slow" @@ fun m ->
+      Calls.work m Calls.some_ms;
+      (match with_timer ~after_s:0.005 (fun _ -> raise Exit) (fun () -> Sidecaml.run m) with
+      | Ok () -> ()
+      | Error e -> Alcotest.fail (Error.to_string e)
+      | exception Exit -> ());
+      Calls.wait_quiet m;
+      Calls.work m 0L;
+      ok "the next one" (Sidecaml.run m))
+    Calls.policies
+
+let an_await_can_be_taken_up_again () =
+  with_model ~slots:2 "slow" @@ fun m ->
+  let slot = Sidecaml.claim_exn m in
+  Calls.set_work m ~slot Calls.some_ms;
+  Sidecaml.submit_exn m slot;
+  (match with_timer ~after_s:0.005 (fun _ -> raise Exit) (fun () -> Sidecaml.await m slot) with
+  | Ok () -> ()
+  | Error e -> Alcotest.fail (Error.to_string e)
+  | exception Exit -> ());
+  ok "await" (Sidecaml.await m slot);
+  Sidecaml.release m slot
+
+let a_handler_may_use_another_channel () =
+  with_model "slow" @@ fun m ->
+  with_model "digits" @@ fun other ->
+  Calls.work m Calls.some_ms;
+  let ran = ref 0 in
+  let handler _ =
+    ok "in the handler" (Sidecaml.run other);
+    incr ran
+  in
+  let outcome = with_timer ~again:true ~after_s:0.005 handler (fun () -> Sidecaml.run m) in
+  ok "the call itself" outcome;
+  Alcotest.(check bool) "it ran" true (!ran > 0)
+
+let tests =
+  [
+    ( "signals",
+      [
+        case "handlers run while a call waits" handlers_run_while_a_call_waits;
+        case "an exception gives the request up" an_exception_gives_the_request_up;
+        case "an await can be taken up again" an_await_can_be_taken_up_again;
+        case "a handler may use another channel" a_handler_may_use_another_channel;
+      ] );
+  ]

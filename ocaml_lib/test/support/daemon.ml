@@ -1,0 +1,116 @@
+type t = { folder : string; socket : string; pid : int; mutable running : bool; mutable asked : bool }
+
+let patience_s = 90.
+
+let python () =
+  match Sys.getenv_opt "SIDECAML_PYTHON" with
+  | Some path when path <> "" -> path
+  | _ ->
+      prerr_endline
+        "the OCaml tests need a daemon: set SIDECAML_PYTHON to a Python that has the daemon's requirements, as `make \
+         test` does, for example SIDECAML_PYTHON=$PWD/.venv/bin/python dune runtest";
+      exit 1
+
+let script = Filename.concat (Filename.dirname Sys.executable_name) "support/serve.py"
+
+let read path =
+  let channel = open_in_bin path in
+  Fun.protect ~finally:(fun () -> close_in channel) (fun () -> really_input_string channel (in_channel_length channel))
+
+let contains text part =
+  let n = String.length part in
+  let rec at i = i + n <= String.length text && (String.sub text i n = part || at (i + 1)) in
+  at 0
+
+let log folder = read (Filename.concat folder "daemon.log")
+
+let make_folder () =
+  let path = Filename.temp_file "sidecaml-test" "" in
+  Sys.remove path;
+  Unix.mkdir path 0o700;
+  path
+
+let remove folder =
+  Array.iter (fun name -> Sys.remove (Filename.concat folder name)) (Sys.readdir folder);
+  Unix.rmdir folder
+
+let rec wait_ready d give_up =
+  if not (contains (log d.folder) "ready: ") then begin
+    (match Unix.waitpid [ WNOHANG ] d.pid with
+    | 0, _ -> ()
+    | _ -> failwith ("the daemon ended before it was ready:\n" ^ log d.folder));
+    if Unix.gettimeofday () > give_up then failwith ("the daemon is not ready:\n" ^ log d.folder);
+    Unix.sleepf 0.02;
+    wait_ready d give_up
+  end
+
+let spawn folder arguments =
+  let python = python () in
+  let log = Unix.openfile (Filename.concat folder "daemon.log") [ O_WRONLY; O_CREAT; O_CLOEXEC ] 0o600 in
+  let null = Unix.openfile "/dev/null" [ O_RDONLY; O_CLOEXEC ] 0 in
+  let command = Array.of_list (python :: script :: folder :: arguments) in
+  let pid = Unix.create_process python command null log log in
+  Unix.close log;
+  Unix.close null;
+  pid
+
+let rec wait_end d give_up =
+  match Unix.waitpid [ WNOHANG ] d.pid with
+  | 0, _ when Unix.gettimeofday () < give_up ->
+      Unix.sleepf 0.01;
+      wait_end d give_up
+  | 0, _ ->
+      Unix.kill d.pid Sys.sigkill;
+      ignore (Unix.waitpid [] d.pid);
+      failwith ("SIGTERM did not end the daemon:\n" ^ log d.folder)
+  | _, status -> status
+
+let kill d =
+  if d.running then begin
+    d.running <- false;
+    Unix.kill d.pid Sys.sigkill;
+    ignore (Unix.waitpid [] d.pid)
+  end
+
+(* Once: a second signal means at once. *)
+let ask_to_stop d =
+  if not d.asked then begin
+    d.asked <- true;
+    Unix.kill d.pid Sys.sigterm
+  end
+
+let stop d =
+  if d.running then begin
+    d.running <- false;
+    ask_to_stop d;
+    let status = wait_end d (Unix.gettimeofday () +. patience_s) in
+    if status <> WEXITED 0 then failwith ("the daemon ended badly:\n" ^ log d.folder)
+  end;
+  if Sys.file_exists d.folder then remove d.folder
+
+let start ?(models = []) () =
+  let folder = make_folder () in
+  let socket = Filename.concat folder "sidecaml.sock" in
+  let d = { folder; socket; pid = spawn folder models; running = true; asked = false } in
+  match wait_ready d (Unix.gettimeofday () +. patience_s) with
+  | () -> d
+  | exception exn ->
+      kill d;
+      remove folder;
+      raise exn
+
+let socket d = d.socket
+
+let workers d =
+  let children = Printf.sprintf "/proc/%d/task/%d/children" d.pid d.pid in
+  let channel = open_in_bin children in
+  let line = Fun.protect ~finally:(fun () -> close_in channel) (fun () -> try input_line channel with End_of_file -> "") in
+  List.filter_map int_of_string_opt (String.split_on_char ' ' line)
+
+let the_shared =
+  lazy
+    (let d = start () in
+     at_exit (fun () -> stop d);
+     d)
+
+let shared () = socket (Lazy.force the_shared)

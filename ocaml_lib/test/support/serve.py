@@ -1,0 +1,86 @@
+"""Serve the models of the OCaml tests: `serve.py FOLDER` writes them there and becomes the daemon.
+
+Its socket is FOLDER/sidecaml.sock. It ends with the process that started it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+
+
+def repository() -> Path:
+    """Find the sources above the build folder that this runs in."""
+    for folder in Path(__file__).resolve().parents:
+        if (folder / "ipc_server" / "cli.py").is_file():
+            return folder
+    raise SystemExit("serve.py: no folder above this one has ipc_server")
+
+
+ROOT = repository()
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
+
+import models  # noqa: E402
+import numpy as np  # noqa: E402
+from onnx import helper  # noqa: E402
+
+RANKS = 5
+
+
+def every_type(path: Path) -> Path:
+    """`x_TYPE` to `y_TYPE` for every element type, each [2,3]."""
+    types = [name for name in models.ONNX_TYPES if name != "string"]
+    nodes = [helper.make_node("Identity", [f"x_{name}"], [f"y_{name}"]) for name in types]
+    inputs = [models.value(f"x_{name}", name, [2, 3]) for name in types]
+    outputs = [models.value(f"y_{name}", name, [2, 3]) for name in types]
+    return models.save(path, nodes, inputs, outputs)
+
+
+def every_rank(path: Path) -> Path:
+    """`x0` to `y0` with no dimension, `x1` to `y1` with one, and so on; every dimension is 2."""
+    ranks = range(RANKS)
+    nodes = [helper.make_node("Identity", [f"x{rank}"], [f"y{rank}"]) for rank in ranks]
+    inputs = [models.value(f"x{rank}", "float64", [2] * rank) for rank in ranks]
+    outputs = [models.value(f"y{rank}", "float64", [2] * rank) for rank in ranks]
+    return models.save(path, nodes, inputs, outputs)
+
+
+def digits(path: Path) -> Path:
+    """`image` float32[1,64] to `scores` float32[1,10]: each score is the image's sum over 32."""
+    constants = {"weights": np.full((64, 10), 1 / 32, dtype=np.float32)}
+    node = helper.make_node("MatMul", ["image", "weights"], ["scores"])
+    inputs, outputs = [models.value("image", "float32", [1, 64])], [models.value("scores", "float32", [1, 10])]
+    return models.save(path, [node], inputs, outputs, constants)
+
+
+MODELS = {
+    "data_dependent": models.data_dependent,
+    "digits": digits,
+    "dynamic_mlp": models.dynamic_mlp,
+    "every_rank": every_rank,
+    "every_type": every_type,
+    "fails_inside": models.fails_inside,
+    "slow": models.slow,
+}
+
+
+def main(folder: Path, names: list[str]) -> None:
+    """Write the models named, or all, and serve them."""
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
+        raise SystemExit("serve.py: cannot ask to end with the process that started it")
+    arguments = [f"--socket={folder}/sidecaml.sock"]
+    for name in names or MODELS:
+        arguments.append(f"--model={name}={MODELS[name](folder / f'{name}.onnx')}")
+    command = [sys.executable, "-m", "ipc_server.cli", "serve", "--strict", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ORT_DISABLE_TELEMETRY": "1"}
+    os.chdir(folder)
+    os.execve(sys.executable, command, environment)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,78 @@
+(* Errors, element types and models as values. *)
+
+open Check
+module Dtype = Sidecaml.Dtype
+module Model = Sidecaml.Model
+
+(* The codes of a request that is still under way: nobody outside the library gets to see them. *)
+let is_internal name = List.mem name [ "PENDING"; "AGAIN" ]
+
+let every_number_of_the_table_has_a_name () =
+  for n = 1 to 200 do
+    match Error.of_number n ~message:"" with
+    | Rejected { code = Other m; _ } ->
+        let name = Error.code_name (Other m) in
+        if not (is_internal name) then Alcotest.(check string) "a number beyond the table" (Printf.sprintf "code %d" n) name
+    | _ -> ()
+  done;
+  List.iter
+    (fun code -> if contains (Error.code_name code) "code" then Alcotest.fail "a code without a name")
+    Error.all_codes
+
+let messages_tell () =
+  mentions "timeout" (Error.to_string Timeout) [ "TIMEOUT"; "deadline" ];
+  mentions "full" (Error.to_string Full) [ "FULL"; "release" ];
+  mentions "busy" (Error.to_string Busy) [ "BUSY"; "timed out" ];
+  mentions "gone" (Error.to_string Server_gone) [ "SERVER_GONE"; "open again" ];
+  mentions "crashed" (Error.to_string Worker_crashed) [ "WORKER_CRASHED"; "died" ];
+  let unknown = Error.of_number 20 ~message:"no model \"x\"" in
+  Alcotest.(check string) "rejected" "UNKNOWN_MODEL: no model \"x\"" (Error.to_string unknown);
+  mentions "printer" (Printexc.to_string (Error.Error unknown)) [ "Sidecaml.Error.Error"; "no model" ]
+
+let dtypes_are_told_apart () =
+  List.iter
+    (fun (Dtype.Any a) ->
+      List.iter
+        (fun (Dtype.Any b) ->
+          let equal = Option.is_some (Dtype.equal a b) in
+          Alcotest.(check bool) (Dtype.name a ^ " and " ^ Dtype.name b) (Dtype.name a = Dtype.name b) equal)
+        Dtype.all)
+    Dtype.all
+
+let names_lead_back () =
+  List.iter
+    (fun (Dtype.Any dtype) ->
+      match Dtype.of_name (Dtype.name dtype) with
+      | Some (Any found) -> Alcotest.(check string) "name" (Dtype.name dtype) (Dtype.name found)
+      | None -> Alcotest.failf "%s is not found" (Dtype.name dtype))
+    Dtype.all;
+  Alcotest.(check bool) "unknown" true (Dtype.of_name "complex64" = None)
+
+let model : Model.t =
+  {
+    name = "m";
+    engine = "onnx";
+    state = Ready;
+    fingerprint = 7L;
+    max_slots = 4;
+    inputs = [ { name = "x"; dtype = "float32"; shape = [| Dynamic "N"; Fixed 64; Dynamic "M" |] } ];
+    outputs = [ { name = "y"; dtype = "bool"; shape = [||] }; { name = "z"; dtype = "int8"; shape = [| Dynamic "N" |] } ];
+  }
+
+let models_print_well () =
+  Alcotest.(check (list string)) "dynamic dims" [ "N"; "M" ] (Model.dynamic_dims model);
+  Alcotest.(check string)
+    "printed" "m (onnx, ready, up to 4 slots)\n  input  x float32[N,64,M]\n  output y bool[]\n  output z int8[N]"
+    (Format.asprintf "%a" Model.pp model)
+
+let tests =
+  [
+    ( "values",
+      [
+        case "every number of the error table has a name" every_number_of_the_table_has_a_name;
+        case "messages tell what happened and what to do" messages_tell;
+        case "element types are told apart" dtypes_are_told_apart;
+        case "an element type's name leads back to it" names_lead_back;
+        case "a model prints as people write it" models_print_well;
+      ] );
+  ]
