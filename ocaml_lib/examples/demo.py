@@ -1,8 +1,8 @@
 """The demo: an OCaml program streams speech through a voice detector that lives in the daemon.
 
-Starts the daemon with the Silero voice detector (a PyTorch model, exported to ONNX by its authors), runs `vad.exe` on
-the spoken WAV files of Debian's alsa-utils, runs the same frames through plain onnxruntime here, and compares every
-probability and every state bit for bit. Fails on a single different bit, or when no speech is found.
+Starts the daemon with the Silero voice detector (a PyTorch model, exported to ONNX by its authors), runs
+`vad.exe` on the spoken WAV files of Debian's alsa-utils, runs the same frames through plain onnxruntime here,
+and compares every probability and every state bit for bit. Fails on a single different bit, or without speech.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before onnxruntime is loaded, here or in a child
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parents[2]
 VAD = ROOT / "_build" / "default" / "ocaml_lib" / "examples" / "vad.exe"
 SOUNDS = Path("/usr/share/sounds/alsa")
-READY_TIMEOUT_S = 60.0
+LISTEN_TIMEOUT_S = 60.0
 RATE = 16_000
 # What vad.exe writes for each frame: input, probability, next state.
 FRAME = np.dtype([("first", "<i4"), ("input", "<f4", 576), ("probability", "<f4"), ("state", "<f4", 256)])
@@ -35,32 +34,23 @@ class DemoError(Exception):
     """The demo cannot go on; the text says why and what to do."""
 
 
-@dataclass(frozen=True)
-class Daemon:
-    """A daemon of our own on a socket of our own."""
-
-    process: subprocess.Popen[bytes]
-    socket: Path
-
-    def wait_ready(self) -> None:
-        """Returns once the daemon lists a ready model."""
-        deadline = time.monotonic() + READY_TIMEOUT_S
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                raise DemoError(f"the daemon ended with status {self.process.returncode}: its last words are above")
-            if self.socket.exists():
-                return
-            time.sleep(0.02)
-        raise DemoError(f"the daemon was not ready within {READY_TIMEOUT_S:.0f} s")
-
-
-def sidecaml(*arguments: str) -> list[str]:
-    """The command line that runs this project's `sidecaml`."""
-    return [sys.executable, "-m", "ipc_server.cli", *arguments]
+def start_daemon(model: Path, socket: Path) -> subprocess.Popen[bytes]:
+    """Start a daemon of our own on a socket of our own; return once it listens."""
+    command = ["serve", "--log-level", "warning", "--model", f"vad={model}", "--socket", str(socket)]
+    daemon = subprocess.Popen([sys.executable, "-m", "ipc_server.cli", *command])
+    deadline = time.monotonic() + LISTEN_TIMEOUT_S
+    while not socket.exists():
+        if daemon.poll() is not None:
+            raise DemoError(f"the daemon ended with status {daemon.returncode}: its last words are above")
+        if time.monotonic() > deadline:
+            daemon.kill()
+            raise DemoError(f"the daemon did not listen within {LISTEN_TIMEOUT_S:.0f} s")
+        time.sleep(0.01)
+    return daemon
 
 
 def find_model() -> Path:
-    """The model file inside the silero-vad package, found without importing it (that would import PyTorch)."""
+    """Find the model file of the silero-vad package, without importing it: that would import PyTorch."""
     spec = importlib.util.find_spec("silero_vad")
     places = spec.submodule_search_locations if spec else None
     if not places:
@@ -69,7 +59,7 @@ def find_model() -> Path:
 
 
 def find_sounds() -> list[Path]:
-    """The spoken WAV files, and the one of noise."""
+    """Find the spoken WAV files, and the one of noise."""
     sounds = sorted(SOUNDS.glob("*.wav"))
     if not sounds:
         raise DemoError(f"no WAV files in {SOUNDS}: install Debian's alsa-utils, as `make demo` does")
@@ -77,7 +67,7 @@ def find_sounds() -> list[Path]:
 
 
 def compare(model: Path, record: Path) -> int:
-    """Runs the recorded inputs through plain onnxruntime, carrying its own state; returns the number of frames."""
+    """Run the recorded inputs through plain onnxruntime, which carries its own state; count the frames."""
     frames = np.fromfile(record, FRAME)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -98,30 +88,34 @@ def compare(model: Path, record: Path) -> int:
     return len(frames)
 
 
+def stream(socket: Path, record: Path, sounds: list[Path]) -> str:
+    """Run the OCaml program, show what it heard, and return its line on latency."""
+    command = [VAD, "--socket", socket, "--record", record, *sounds]
+    vad = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    *shown, latency = vad.stdout.splitlines() or [""]
+    print(*shown, sep="\n", flush=True)
+    if vad.returncode != 0:
+        raise DemoError(f"vad.exe ended with status {vad.returncode}: its last words are above")
+    return latency
+
+
 def run(folder: Path) -> str:
-    """Runs the whole demo in `folder`; returns its last line."""
+    """Run the whole demo in `folder`; return its last line."""
     model, sounds = find_model(), find_sounds()
     socket, record = folder / "sidecaml.sock", folder / "frames"
-    print(f"daemon   sidecaml serve --model vad={model.name}", flush=True)
-    process = subprocess.Popen(sidecaml("serve", "--model", f"vad={model}", "--socket", str(socket)))
+    print(f"daemon   sidecaml serve --model vad={model.name}")
+    print(f"program  vad.exe, {len(sounds)} sounds of {SOUNDS}", flush=True)
+    daemon = start_daemon(model, socket)
     try:
-        Daemon(process, socket).wait_ready()
-        vad = subprocess.run(
-            [VAD, "--socket", socket, "--record", record, *sounds], check=False, stdout=subprocess.PIPE, text=True
-        )
-        *shown, latency = vad.stdout.splitlines() or [""]
-        print("\n".join(shown), flush=True)
-        if vad.returncode != 0:
-            raise DemoError(f"vad.exe ended with status {vad.returncode}: {latency}")
-        frames = compare(model, record)
+        latency = stream(socket, record, sounds)
     finally:
-        process.terminate()
-        process.wait(timeout=30)
-    return f"demo: ok  {frames} frames  {latency}  bit-equal to onnxruntime"
+        daemon.terminate()
+        daemon.wait(timeout=30)
+    return f"demo: ok  {compare(model, record)} frames  {latency}  bit-equal to onnxruntime"
 
 
 def main() -> int:
-    """Entry point; the last line of output says how it went."""
+    """Run the demo; the last line of output says how it went."""
     try:
         with tempfile.TemporaryDirectory(prefix="sidecaml-demo-") as folder:
             print(run(Path(folder)))

@@ -13,7 +13,12 @@ from daemon_process import environment, is_alive, marked_processes, wait_until
 
 TRACE = ["strace", "-f", "-qq", "-s", "256", "-e", "trace=%file,%network", "-o"]
 LOAD = "import sys, onnxruntime; onnxruntime.InferenceSession(sys.argv[1])"
-CALL = "import sys; from ipc_server import client\nwith client.open_model('small', socket=sys.argv[1]) as m: m.run()"
+CALL = """
+import sys
+from ipc_server import client
+with client.open_model("small", socket=sys.argv[1]) as model:
+    model.run()
+"""
 
 
 @pytest.fixture
