@@ -21,6 +21,8 @@ from ipc_server.tensor import DTYPE_OF_ONNX_TYPE, ONNX_CODE, size_of
 log = logging.getLogger(__name__)
 
 WARM_UP_RUNS = 3
+# ONNX Runtime's number for errors and worse.
+LOG_ERRORS = 3
 
 
 class OnnxEngine:
@@ -51,7 +53,7 @@ class OnnxEngine:
         try:
             shapes = run_on_zeros(self._session, self._signature, WARM_UP_RUNS)
         except Exception as error:
-            log.warning("the warm-up on zeros failed, which need not matter: %s", sentence(error))
+            log.info("the warm-up on zeros failed, which need not matter: %s", sentence(error))
             return
         for tensor, shape in zip(self._signature.outputs, shapes, strict=True):
             # ONNX Runtime shows an output without a declared shape as if it were a scalar.
@@ -82,6 +84,8 @@ def _create_session(path: Path, threads: int) -> Any:
     options.inter_op_num_threads = 1
     # A pool that spins takes the processor from whoever waits for the answer.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Its warnings are hints to whoever exported the model, some of them one for each of its weights.
+    options.log_severity_level = LOG_ERRORS
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:

@@ -2,7 +2,7 @@
 
 Starts the daemon with the Silero voice detector (a PyTorch model, exported to ONNX by its authors), runs
 `vad.exe` on the spoken WAV files of Debian's alsa-utils, runs the same frames through plain onnxruntime here,
-and compares every probability and every state bit for bit. Fails on a single different bit, or without speech.
+and compares every probability and every state bit for bit. One different bit, or no speech, makes it fail.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def compare(model: Path, record: Path) -> int:
 
 def stream(socket: Path, record: Path, sounds: list[Path]) -> str:
     """Run the OCaml program, show what it heard, and return its line on latency."""
-    command = [VAD, "--socket", socket, "--record", record, *sounds]
+    command = [str(path) for path in (VAD, "--socket", socket, "--record", record, *sounds)]
     vad = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
     *shown, latency = vad.stdout.splitlines() or [""]
     print(*shown, sep="\n", flush=True)

@@ -1,6 +1,6 @@
 """With both sides awake, a call makes no system call: counted by strace, from Python and from OCaml.
 
-Awake means that each has a processor: two spinners on one take turns by sched_yield, so each gets its own here.
+Awake means that each has a processor: two spinners on one take turns by sched_yield, so each gets its own.
 """
 
 from __future__ import annotations
