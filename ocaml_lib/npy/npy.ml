@@ -16,7 +16,7 @@ let descr : type a b. (a, b) Dtype.t -> string = function
   | Float32 -> "<f4"
   | Float64 -> "<f8"
   | Float16 -> "<f2"
-  | Bfloat16 -> "<V2"
+  | Bfloat16 -> "|V2"
   | Int8 -> "|i1"
   | Int16 -> "<i2"
   | Int32 -> "<i4"
@@ -203,8 +203,9 @@ let parse s =
 let of_string s = match parse s with array -> Ok array | exception Bad reason -> Error reason
 
 let header_text descr dims =
-  let sizes = String.concat "" (List.map (Printf.sprintf "%d, ") (Array.to_list dims)) in
-  let text = Printf.sprintf "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }" descr sizes in
+  let sizes = String.concat ", " (List.map string_of_int (Array.to_list dims)) in
+  let comma = if Array.length dims = 1 then "," else "" in
+  let text = Printf.sprintf "{'descr': '%s', 'fortran_order': False, 'shape': (%s%s), }" descr sizes comma in
   let padding = 64 - ((10 + String.length text + 1) mod 64) in
   text ^ String.make (padding mod 64) ' ' ^ "\n"
 
