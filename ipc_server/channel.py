@@ -115,6 +115,10 @@ class Channels:
         """Give the channels that are open, oldest first."""
         return iter([channel for channel in self._by_number.values() if channel.attached])
 
+    def of(self, worker: WorkerProcess) -> list[Channel]:
+        """List the open channels that a worker serves."""
+        return [channel for channel in self if channel.worker is worker]
+
     def get(self, number: int) -> Channel | None:
         """Find an open channel."""
         channel = self._by_number.get(number)
@@ -133,10 +137,9 @@ class Channels:
 
     def worker_gone(self, worker: WorkerProcess, error: SidecamlError) -> None:
         """End the channels that a worker served and tell their owners why."""
-        for channel in list(self):
-            if channel.worker is worker:
-                self.end(channel)
-                channel.owner.channel_gone(channel, error)
+        for channel in self.of(worker):
+            self.end(channel)
+            channel.owner.channel_gone(channel, error)
 
 
 def segment_size(specs: Sequence[TensorSpec], slots: int, fingerprint: int) -> int:

@@ -140,14 +140,18 @@ class Connection:
         return True
 
     async def _part(self, error: SidecamlError) -> None:
-        """Say why, and leave the client time to read it."""
+        """Say why, and leave the client time to read it; what it held is free meanwhile."""
+        self._end_channels()
         self._link.send(messages.reply_error(None, error))
         await self._link.finish()
 
-    def _release(self, _task: asyncio.Task[None]) -> None:
+    def _end_channels(self) -> None:
         for channel in list(self.channels.values()):
             self._service.channels.end(channel)
         self.channels.clear()
+
+    def _release(self, _task: asyncio.Task[None]) -> None:
+        self._end_channels()
         if self._pidfd is not None:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             os.close(self._pidfd)

@@ -19,8 +19,10 @@ from ipc_server.abi import (
     SEGMENT_HEADER_BYTES,
     SLOT_BYTES,
     TENSOR_BYTES,
+    ErrorCode,
 )
 from ipc_server.ask import Conversation
+from ipc_server.errors import SidecamlError
 
 _ARRAYS_OFFSET = struct.Struct("<Q")
 _ARRAYS_OFFSET_AT = 80
@@ -50,8 +52,7 @@ def inspect_channel(socket: Path, number: int) -> str:
     try:
         segment_fd, status_fd = message.fds
         status = decode.decode_status(os.pread(status_fd, PAGE_BYTES, 0))
-        with tables(segment_fd) as memory, memoryview(memory) as view:
-            segment = decode.decode_segment(view)
+        segment = decode.decode_segment(memoryview(tables(segment_fd)))
     finally:
         message.close_fds()
     now = time.monotonic_ns()
@@ -65,7 +66,12 @@ def tables(fd: int) -> mmap.mmap:
     The segment itself is never mapped: its client could truncate it meanwhile, which kills whoever reads.
     """
     size = os.fstat(fd).st_size
-    memory = mmap.mmap(-1, max(size, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        memory = mmap.mmap(-1, max(size, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise SidecamlError(
+            ErrorCode.CORRUPT, f"the segment says that it has {size} bytes: {error.strerror}"
+        ) from error
     header = os.pread(fd, SEGMENT_HEADER_BYTES, 0)
     if len(header) == SEGMENT_HEADER_BYTES:
         (end,) = _ARRAYS_OFFSET.unpack_from(header, _ARRAYS_OFFSET_AT)

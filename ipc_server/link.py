@@ -103,11 +103,13 @@ class Link:
 
     async def _discard(self) -> None:
         for _ in range(_LINGER_MESSAGES):
+            # After what was no message, nothing is read unless asked for.
+            self._resume()
             try:
                 if await self.receive() is None:
                     return
             except SidecamlError:
-                self._resume()
+                continue
 
     def _resume(self) -> None:
         if not self._reading and not self.ended:

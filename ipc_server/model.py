@@ -83,7 +83,8 @@ class Model:
         worker = self.worker
         if not worker:
             return
-        if self.state == "ready":
+        # Nobody waits for what a worker without a channel may still run.
+        if self.state == "ready" and self._channels.of(worker):
             await self._drain(worker, timeout_s)
         worker.kill()
 

@@ -26,7 +26,11 @@ def attach(
     client: RawClient, model: str, slots: int = 1, policy: str = "adaptive", **fields: object
 ) -> _core.Channel:
     """Open a channel on a connection, which belongs to the channel from now on."""
-    message = client.open(model, slots, **fields)
+    try:
+        message = client.open(model, slots, **fields)
+    except BaseException:
+        client.close()
+        raise
     return _core.Channel(*message.fds, client.sock.detach(), message.body["fingerprint"], POLICIES[policy])
 
 

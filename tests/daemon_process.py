@@ -105,11 +105,11 @@ class Daemon:
         """Wait for the line that says that every model is announced."""
         self.wait_logged("ready: ")
 
-    def wait_logged(self, text: str) -> None:
-        """Wait until the log holds `text`."""
+    def wait_logged(self, text: str, times: int = 1) -> None:
+        """Wait until the log holds `text` that many times."""
 
         def seen() -> bool:
-            if text in self.log():
+            if self.log().count(text) >= times:
                 return True
             if self.process.poll() is not None:
                 raise AssertionError(
