@@ -1,0 +1,75 @@
+(* Several domains: a channel for each, and collections that need not wait for a call. *)
+
+open Bigarray
+
+let with_model ?policy name f = Sidecaml.with_model_exn ~socket:(Support.Daemon.shared ()) ?policy name f
+let set_work m n = Array0.set (Sidecaml.input0 m "n" Int64) n
+
+let each_domain_has_its_channel () =
+  ignore (Support.Daemon.shared ());
+  let body i () =
+    with_model "digits" @@ fun m ->
+    let x = Sidecaml.input2 m "image" Float32 and y = Sidecaml.output2 m "scores" Float32 in
+    for call = 1 to 200 do
+      let value = float_of_int ((i * 1000) + call) in
+      Array2.fill x value;
+      ignore (Sys.opaque_identity (List.init 200 string_of_int));
+      Sidecaml.run_exn m;
+      if y.{0, 5} <> 2. *. value then failwith "another domain's answer"
+    done
+  in
+  List.iter Domain.join (List.init 3 (fun i -> Domain.spawn (body i)))
+
+(* Seconds of work; a minor collection stops every domain, and a call that holds the lock would make it wait. *)
+let collections_go_on_during_a_call policy () =
+  with_model ~policy "slow" @@ fun m ->
+  set_work m 100_000L;
+  let finished = Atomic.make false in
+  let caller =
+    Domain.spawn (fun () ->
+        Sidecaml.run_exn m;
+        Atomic.set finished true)
+  in
+  for _ = 1 to 20 do
+    ignore (Sys.opaque_identity (List.init 1000 string_of_int));
+    Gc.minor ()
+  done;
+  Alcotest.(check bool) "the call still goes on" false (Atomic.get finished);
+  Domain.join caller
+
+let a_channel_in_use_is_refused () =
+  with_model ~policy:`Block "slow" @@ fun m ->
+  set_work m 20_000L;
+  let finished = Atomic.make false in
+  let caller =
+    Domain.spawn (fun () ->
+        Sidecaml.run_exn m;
+        Atomic.set finished true)
+  in
+  let is_taken call =
+    match call () with
+    | () -> false
+    | exception Invalid_argument text -> String.ends_with ~suffix:"open one for each" text
+  in
+  let rec poll_is_refused () =
+    is_taken (fun () -> ignore (Sidecaml.poll m 0)) || ((not (Atomic.get finished)) && poll_is_refused ())
+  in
+  Alcotest.(check bool) "poll" true (poll_is_refused ());
+  Alcotest.(check bool) "close" true (is_taken (fun () -> Sidecaml.close m));
+  Domain.join caller;
+  set_work m 0L;
+  Sidecaml.run_exn m
+
+let () =
+  ignore (Support.Daemon.python ());
+  let case name test = Alcotest.test_case name `Quick test in
+  Alcotest.run "domains"
+    [
+      ( "domains",
+        [
+          case "each domain has its channel" each_domain_has_its_channel;
+          case "collections go on during a call that sleeps" (collections_go_on_during_a_call `Block);
+          case "collections go on during a call that spins" (collections_go_on_during_a_call `Spin);
+          case "a channel in use is refused" a_channel_in_use_is_refused;
+        ] );
+    ]
