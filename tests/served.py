@@ -1,0 +1,71 @@
+"""A model on its channel in this process, without a daemon: engine, lane and client hand to hand."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ring_pair import FINGERPRINT, Descriptors
+
+from ipc_server import _core, engines
+from ipc_server.client import Channel, Model
+from ipc_server.lane import Lane
+
+
+class Served:
+    """A model with an open channel."""
+
+    def __init__(self, lane: Lane, channel: Channel) -> None:
+        self.lane = lane
+        self.channel = channel
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run one request and copy its outputs."""
+        slot = self.fill(inputs)
+        self.channel.submit()
+        self.lane.finish()
+        self.channel.await_(slot)
+        answer = {tensor.name: self.channel.output(tensor.name, slot).copy() for tensor in self._outputs}
+        self.channel.release(slot)
+        return answer
+
+    def fill(self, inputs: Mapping[str, np.ndarray]) -> int:
+        """Write inputs into the claimed slot."""
+        slot = self.channel.claim()
+        for tensor in self.channel.model.signature.inputs:
+            given = inputs[tensor.name]
+            if tensor.dynamic:
+                self.channel.set_dims(tensor.name, given.shape, slot)
+            place = self.channel.input(tensor.name, slot)
+            assert place.shape == given.shape
+            place[...] = (
+                given.view(place.dtype) if given.ndim else np.frombuffer(given.tobytes(), place.dtype)[0]
+            )
+        return slot
+
+    @property
+    def _outputs(self) -> Any:
+        return self.channel.model.signature.outputs
+
+
+@contextlib.contextmanager
+def served(path: Path, dims: Mapping[str, int] | None = None, slots: int = 1) -> Iterator[Served]:
+    """Load a model and open a channel on it; dynamic dimensions get the maxima `dims`."""
+    engine = engines.load("onnx", path, 1)
+    tensors = engine.signature.bind(dims or {})
+    specs = [(spec.name, spec.dtype, spec.output, spec.dynamic, spec.max_dims) for spec in tensors]
+    layout = _core.Layout(specs, slots, FINGERPRINT)
+    with contextlib.ExitStack() as stack:
+        made = Descriptors(layout)
+        stack.callback(made.close)
+        worker = _core.Worker(os.dup(made.status), made.worker_control.fileno(), _core.BLOCK)
+        lane = Lane(worker, engine)
+        stack.callback(lane.close)
+        lane.attach(list(made.for_worker()), tensors, layout)
+        core = _core.Channel(*made.for_channel(), FINGERPRINT, _core.BLOCK)
+        model = Model("model", "onnx", "ready", "", slots, engine.signature)
+        yield Served(lane, stack.enter_context(Channel(core, model)))
