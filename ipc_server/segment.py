@@ -50,15 +50,25 @@ def create_doorbell() -> int:
 
 
 def _create_unlinked() -> int:
+    problem: Exception | None = None
     for _ in range(_ATTEMPTS):
         name = f"/sidecaml-{secrets.token_hex(12)}"
         try:
             memory = posix_ipc.SharedMemory(name, flags=posix_ipc.O_CREX, mode=0o600)
-        except posix_ipc.ExistentialError:
+        except posix_ipc.ExistentialError as error:
+            problem = error
             continue
+        except posix_ipc.Error as error:
+            problem = error
+            break
+        except OSError as error:
+            # posix_ipc leaves the number out of the errors that say that no more files can be open.
+            raise error if error.errno else OSError(errno.EMFILE, str(error)) from error
         posix_ipc.unlink_shared_memory(name)
         return int(memory.fd)
-    raise SidecamlError(ErrorCode.SYSTEM, f"no free name in {_SHARED_MEMORY} after {_ATTEMPTS} random ones")
+    raise SidecamlError(
+        ErrorCode.SYSTEM, f"nothing can be created in {_SHARED_MEMORY}: {problem}"
+    ) from problem
 
 
 def _reserve(fd: int, size: int) -> None:

@@ -9,6 +9,7 @@ import os
 import stat
 from pathlib import Path
 
+import posix_ipc
 import pytest
 
 from ipc_server import segment
@@ -93,3 +94,26 @@ def test_a_doorbell_counts_one_by_one_and_never_blocks() -> None:
             os.eventfd_read(fd)
     finally:
         os.close(fd)
+
+
+@pytest.mark.parametrize("kind", [posix_ipc.ExistentialError, posix_ipc.PermissionsError])
+def test_a_shared_memory_where_nothing_can_be_created_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise kind("not here")
+
+    monkeypatch.setattr(posix_ipc, "SharedMemory", refuse)
+    with pytest.raises(SidecamlError, match="/dev/shm: not here") as caught:
+        segment.create_segment(SIZE)
+    assert caught.value.code is ErrorCode.SYSTEM
+
+
+def test_no_more_descriptors_is_an_error_with_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("too many files")
+
+    monkeypatch.setattr(posix_ipc, "SharedMemory", refuse)
+    with pytest.raises(OSError, match="too many files") as caught:
+        segment.create_segment(SIZE)
+    assert caught.value.errno == errno.EMFILE
