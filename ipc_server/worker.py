@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ipc_server import _core, engines, logs, messages
-from ipc_server.abi import Dtype, ErrorCode, Policy
+from ipc_server.abi import MAX_SLOTS, Dtype, ErrorCode, Policy
 from ipc_server.errors import SidecamlError
 from ipc_server.lane import Lane
 from ipc_server.messages import Message
@@ -115,8 +115,8 @@ class Worker:
         specs = [_spec(tensor) for tensor in field(body, "tensors", list)]
         layout = _core.Layout(
             [(spec.name, spec.dtype, spec.output, spec.dynamic, spec.max_dims) for spec in specs],
-            field(body, "slots", int),
-            field(body, "fingerprint", int),
+            count(body, "slots", MAX_SLOTS),
+            count(body, "fingerprint"),
         )
         fds = descriptors(message, ATTACH_DESCRIPTORS)
         self._numbers[number] = lane.attach(fds, specs, layout)
@@ -149,10 +149,18 @@ def field(body: Mapping[str, Any], name: str, kind: type[T]) -> T:
     return value
 
 
-def descriptors(message: Message, count: int) -> list[int]:
+def count(body: Mapping[str, Any], name: str, most: int = 2**64 - 1) -> int:
+    """Take a field that counts something; PROTOCOL when it does not, or exceeds `most`."""
+    value = field(body, name, int)
+    if not messages.is_count(value) or value > most:
+        raise _bad(f"{name!r} must be 0 to {most}, got {messages.shown(value)}")
+    return value
+
+
+def descriptors(message: Message, wanted: int) -> list[int]:
     """Take the descriptors of a request; PROTOCOL when there are more or fewer."""
-    if len(message.fds) != count:
-        raise _bad(f"{count} descriptors must come with it, {len(message.fds)} did")
+    if len(message.fds) != wanted:
+        raise _bad(f"{wanted} descriptors must come with it, {len(message.fds)} did")
     return message.fds
 
 
@@ -162,8 +170,14 @@ def _spec(body: Mapping[str, Any]) -> TensorSpec:
         dtype=_dtype(field(body, "dtype", str)),
         output=field(body, "output", bool),
         dynamic=field(body, "dynamic", bool),
-        max_dims=tuple(field(body, "max_dims", list)),
+        max_dims=_dims(field(body, "max_dims", list)),
     )
+
+
+def _dims(dims: list[Any]) -> tuple[int, ...]:
+    if not all(messages.is_count(dim) for dim in dims):
+        raise _bad(f"'max_dims' must be sizes, got {messages.shown(dims)}")
+    return tuple(dims)
 
 
 def _dtype(name: str) -> Dtype:

@@ -76,6 +76,8 @@ def check_file(path: Path) -> None:
                 raise _failed(f"{path} is empty: expected an ONNX file")
     except OSError as error:
         raise _failed(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise _failed(f"{str(path)!r} is no path: {error}") from error
 
 
 def _create_session(path: Path, threads: int) -> Any:

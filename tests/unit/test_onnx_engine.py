@@ -318,6 +318,7 @@ def test_files_that_are_no_model(tmp_path: Path) -> None:
     path.touch()
     assert "is empty" in refused_load(ErrorCode.MODEL_FAILED, path)
     assert "Not a directory" in refused_load(ErrorCode.MODEL_FAILED, path / "below")
+    assert "is no path" in refused_load(ErrorCode.MODEL_FAILED, Path("a\0b"))
     (tmp_path / "loop").symlink_to("loop")
     assert "symbolic links" in refused_load(ErrorCode.MODEL_FAILED, tmp_path / "loop")
     os.mkfifo(tmp_path / "fifo")
