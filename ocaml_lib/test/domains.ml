@@ -20,16 +20,20 @@ let each_domain_has_its_channel () =
   in
   List.iter Domain.join (List.init 3 (fun i -> Domain.spawn (body i)))
 
-(* Seconds of work; a minor collection stops every domain, and a call that holds the lock would make it wait. *)
+(* A minor collection stops every domain, and a call that holds the lock would make it wait. *)
 let collections_go_on_during_a_call policy () =
   with_model ~policy "slow" @@ fun m ->
-  set_work m 100_000L;
-  let finished = Atomic.make false in
+  set_work m 20_000L;
+  let begun = Atomic.make false and finished = Atomic.make false in
   let caller =
     Domain.spawn (fun () ->
+        Atomic.set begun true;
         Sidecaml.run_exn m;
         Atomic.set finished true)
   in
+  while not (Atomic.get begun) do
+    Domain.cpu_relax ()
+  done;
   for _ = 1 to 20 do
     ignore (Sys.opaque_identity (List.init 1000 string_of_int));
     Gc.minor ()

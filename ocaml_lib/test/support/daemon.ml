@@ -38,7 +38,9 @@ let rec wait_ready d give_up =
   if not (contains (log d.folder) "ready: ") then begin
     (match Unix.waitpid [ WNOHANG ] d.pid with
     | 0, _ -> ()
-    | _ -> failwith ("the daemon ended before it was ready:\n" ^ log d.folder));
+    | _ ->
+        d.running <- false;
+        failwith ("the daemon ended before it was ready:\n" ^ log d.folder));
     if Unix.gettimeofday () > give_up then failwith ("the daemon is not ready:\n" ^ log d.folder);
     Unix.sleepf 0.02;
     wait_ready d give_up
