@@ -75,8 +75,10 @@ class Conversation:
         more = True
         while more:
             reply = self.ask(op, **({"after": found[-1][key]} if found else {}))
-            found += reply[items]
-            more = reply["more"] and bool(reply[items])
+            page = reply.get(items, [])
+            found += page
+            # A page without an item would be asked for again for ever.
+            more = bool(page) and reply.get("more") is True
         return found
 
     def _connect(self) -> None:

@@ -142,7 +142,8 @@ class WorkerProcess:
     async def _read(self) -> None:
         try:
             while (body := await self._link.receive()) is not None:
-                reply = self._waiting.pop(body.get("id", 0), None)
+                number = body.get("id")
+                reply = self._waiting.pop(number, None) if isinstance(number, int) else None
                 if reply and not reply.done():
                     reply.set_result(body)
         except SidecamlError as error:
