@@ -1,0 +1,135 @@
+/* Runs two or three threads through every interleaving of their shared accesses, under a memory model weaker than any
+ * processor's that the project runs on, and looks for what must not happen.
+ *
+ * The threads are coroutines. Each atomic access, doorbell and sleep of theirs is a step; between steps the scheduler
+ * chooses who goes next, depth first through all choices. Threads are deterministic, so a prefix of choices is taken
+ * again by starting over. A state is what shared memory, buffers, private memory and every thread's history of read
+ * values since its last checkpoint say: a state seen before is not explored twice.
+ *
+ * The memory model (allowed by C11, and looser than x86 and Armv8 for the accesses that the core makes):
+ *   - Every store, also that of a read-modify-write, waits in its thread's buffer and reaches memory at any later step.
+ *     The thread itself sees it at once, the others when it arrives. Stores to one place arrive in order; a release
+ *     store, and a seq_cst one, only after everything that its thread stored before.
+ *   - A seq_cst load or read-modify-write first waits for its thread's seq_cst stores to arrive: this is what makes
+ *     seq_cst accesses one order, and a release store followed by a load no order at all.
+ *   - A read-modify-write reads the latest value; nobody else may store to its place until its own store has arrived.
+ *   - Happens-before is tracked from release to acquire. Payload is accessed through payload_write
+ *     and payload_read, which fail on a race: that finds a missing acquire as well as a missing release.
+ */
+#ifndef SIDECAML_INTERLEAVE_SCHEDULER_H
+#define SIDECAML_INTERLEAVE_SCHEDULER_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define MOST_THREADS 3
+
+enum finding {
+    NOTHING_FOUND,
+    LOST_WAKE_UP,  /* a thread sleeps for ever */
+    DATA_RACE,     /* payload is accessed without order */
+    WRONG_ANSWER,  /* an expectation of the scenario does not hold */
+    ENDLESS_LOOP,  /* more steps than any schedule needs */
+    STALE_DOORBELL /* a sleep was cut short by a post of long ago, again and again */
+};
+const char *finding_name(enum finding finding);
+
+/* --- What a scenario is made of ---------------------------------------------------------------------------------- */
+
+struct scenario {
+    const char *name;
+    uint32_t slots;
+    uint32_t channels;
+    int most_buffered; /* stores of a thread on their way at a time */
+    int thread_count;
+    void (*threads[MOST_THREADS])(void);
+    /* After all threads have ended and every store has arrived. */
+    void (*at_end)(void);
+    /* Adds what the threads remember outside their stacks. */
+    uint64_t (*hash_private)(uint64_t hash, uint64_t (*mix)(uint64_t hash, uint64_t value));
+};
+
+/* For use inside threads and at_end: reports what was found and gives the schedule up. */
+void expect(bool holds, const char *what);
+
+/* Payload: place numbers are the scenario's own, below MOST_PAYLOADS. */
+#define MOST_PAYLOADS 8
+void payload_write(int place, uint64_t value);
+uint64_t payload_read(int place);
+
+/* Says that what the running thread will do from here on follows from `where` and private memory alone. */
+void checkpoint(uint64_t where);
+
+/* Waits until another thread has changed something: for loops that would poll. */
+void wait_for_change(void);
+
+/* --- Places and doorbells ---------------------------------------------------------------------------------------- */
+
+enum place_kind { WORD, WAITING, PARKED };
+/* Accesses to places that are not registered (counters, hints) are no steps: nothing depends on them. */
+void register_place(const volatile void *place, enum place_kind kind);
+
+/* Doorbells are numbers below MOST_BELLS; their counts are the scheduler's. */
+#define MOST_BELLS 8
+void bell_post(int bell);
+void bell_drain(int bell, uint32_t most);
+/* Sleeps until one of the doorbells of `mask` is posted (their mask), the control socket `control` (a doorbell too; -1
+ * for none) is posted (SLEEP_CONTROL), or the time is up, if `timed` (SLEEP_TIMEOUT). */
+#define SLEEP_CONTROL (1u << 30)
+#define SLEEP_TIMEOUT (1u << 31)
+uint32_t bell_sleep(uint32_t mask, int control, bool timed);
+int bell_count(int bell);
+/* Posts a control socket; no mutant drops that. */
+void control_post(int bell);
+/* The clock of the running thread: jumps ahead when its sleep times out. */
+uint64_t thread_clock(void);
+#define CLOCK_START 1000u
+#define CLOCK_LATER 3000u
+
+/* --- Mutants ----------------------------------------------------------------------------------------------------- */
+
+/* Changes to the core, made in the atomic accesses: each must be found, or the checker is no test. */
+enum mutant {
+    NO_MUTANT,
+    WORD_STORE_RELEASE,    /* PARK-W, P1: SUBMITTED stored with release only */
+    COMPLETE_ACQ_REL,      /* PARK-C, P1: exchange to DONE not seq_cst */
+    PARKED_STORE_RELEASE,  /* PARK-W, W1 */
+    WAITING_STORE_RELEASE, /* PARK-C, W1 */
+    PARKED_LOAD_ACQUIRE,   /* PARK-W, P2 */
+    WAITING_LOAD_ACQUIRE,  /* PARK-C, P2 */
+    RECHECK_ACQUIRE,       /* W2 of both: the word loaded with acquire only */
+    RECHECK_REMOVED,       /* W2 of both: what was seen before W1 is believed */
+    EXCHANGE_DROPPED,      /* the worker posts without taking the flag down */
+    POST_DROPPED,          /* P3: the flag is seen and nobody posts */
+    DRAIN_DROPPED,         /* unpark leaves a late post in the doorbell */
+    SUBMIT_RELAXED,        /* REQUEST's release */
+    TAKE_RELAXED,          /* REQUEST's acquire */
+    COMPLETE_RELAXED,      /* ANSWER's release */
+    POLL_RELAXED,          /* ANSWER's acquire */
+    FREE_RELAXED,          /* QUIET's release */
+    CLAIM_RELAXED,         /* QUIET's acquire */
+    COMPLETE_BLIND,        /* DONE stored over whatever is there */
+    GIVE_UP_BLIND,         /* ABANDONED or FREE stored over whatever is there */
+    TAKE_BLIND,            /* RUNNING stored over whatever is there */
+    MUTANT_COUNT
+};
+const char *mutant_name(enum mutant mutant);
+
+/* --- Exploring --------------------------------------------------------------------------------------------------- */
+
+struct exploration {
+    enum finding finding;
+    char what[256];               /* of the finding */
+    unsigned long long schedules; /* run to their end */
+    unsigned long long states;
+    unsigned long long steps;
+};
+/* Explores every schedule of the scenario, or up to the first finding. `restart` brings the memory that is not the
+ * scheduler's back to the start. */
+void explore(const struct scenario *scenario, enum mutant mutant, void (*restart)(void), struct exploration *out);
+
+/* Prints the accesses of the schedule in which something was found. */
+void print_found_schedule(void);
+
+#endif

@@ -1,0 +1,316 @@
+/* Every interleaving of small scenarios, run by the real ring, waits, channel and worker; and the same with mutants of
+ * the core, which must be found. */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "scheduler.h"
+#include "system.h"
+#include "word.h"
+
+/* --- What the threads do ----------------------------------------------------------------------------------------- */
+
+static uint32_t slot_count;
+
+/* Of the schedule that runs. */
+static struct {
+    uint64_t submitted[MOST_CHANNELS];
+    uint64_t ran[MOST_CHANNELS]; /* bits: tickets that the worker took */
+    uint64_t runs, published, freed;
+    uint64_t clients_left;
+} so_far;
+
+static int input_of(uint32_t channel, uint32_t slot) {
+    return (int)(2 * (channel * slot_count + slot));
+}
+
+static int output_of(uint32_t channel, uint32_t slot) {
+    return input_of(channel, slot) + 1;
+}
+
+static uint64_t question(uint32_t channel, uint64_t ticket) {
+    return 1000 + 100 * channel + ticket;
+}
+
+static uint64_t answer(uint32_t channel, uint64_t ticket) {
+    return 2000 + 100 * channel + ticket;
+}
+
+/* Claims, fills in place and submits; waits while the slot is busy. */
+static uint32_t submit_on(uint32_t channel) {
+    int slot;
+    while ((slot = sidecaml_channel_claim(channels[channel])) == -SIDECAML_E_BUSY)
+        wait_for_change();
+    expect(slot >= 0, "a slot is free when it is not busy");
+    uint64_t ticket = so_far.submitted[channel]++;
+    payload_write(input_of(channel, (uint32_t)slot), question(channel, ticket));
+    expect(sidecaml_channel_submit(channels[channel], 0) == slot, "submit takes the claimed slot");
+    return (uint32_t)slot;
+}
+
+static int await_on(uint32_t channel, uint32_t slot, uint64_t deadline_ns) {
+    int result;
+    do {
+        /* Where a client is follows from what it holds and for whom it waits. */
+        checkpoint(deadline_ns << 8 | slot << 4 | channel << 1 | 1);
+        result = sidecaml_channel_wait(channels[channel], slot, deadline_ns);
+    } while (result == -SIDECAML_E_AGAIN);
+    return result;
+}
+
+/* Reads the answer of `ticket` and gives the slot back. */
+static void consume(uint32_t channel, uint32_t slot, uint64_t ticket) {
+    expect(payload_read(output_of(channel, slot)) == answer(channel, ticket), "the answer is this request's");
+    expect(sidecaml_channel_release(channels[channel], slot) == 0, "an answered slot can be released");
+}
+
+static void call_on(uint32_t channel) {
+    uint32_t slot = submit_on(channel);
+    expect(await_on(channel, slot, 0) == 0, "a request is answered");
+    consume(channel, slot, so_far.submitted[channel] - 1);
+}
+
+static void client_ends(void) {
+    if (--so_far.clients_left == 0) control_post(WORKER_CONTROL_BELL);
+}
+
+static void run_request(const struct sidecaml_request *request) {
+    int input = input_of(request->channel, request->slot), output = output_of(request->channel, request->slot);
+    uint64_t asked = question(request->channel, request->ticket);
+    expect(!(so_far.ran[request->channel] >> request->ticket & 1), "a ticket runs once");
+    so_far.ran[request->channel] |= UINT64_C(1) << request->ticket;
+    so_far.runs++;
+    sidecaml_worker_started(worker, request);
+    expect(payload_read(input) == asked, "the input is this request's");
+    payload_write(output, answer(request->channel, request->ticket));
+    expect(payload_read(input) == asked, "nobody writes the input while it runs");
+    if (sidecaml_worker_complete(worker, request, 0, NULL) == 0)
+        so_far.published++;
+    else
+        so_far.freed++;
+}
+
+static void serve(void) {
+    struct sidecaml_request request;
+    for (;;) {
+        checkpoint(0);
+        int status = sidecaml_worker_next(worker, UINT64_MAX, &request);
+        if (status == 1)
+            run_request(&request);
+        else if (bell_count(WORKER_CONTROL_BELL))
+            return;
+    }
+}
+
+/* --- What holds at every end ------------------------------------------------------------------------------------- */
+
+static void all_is_quiet(void) {
+    expect(so_far.published + so_far.freed == so_far.runs, "every run ends once");
+    expect(status_page()->served == so_far.published && status_page()->abandoned == so_far.freed,
+           "the counters say the same");
+    for (uint32_t channel = 0; channel < MOST_CHANNELS && channels[channel]; channel++) {
+        for (uint32_t slot = 0; slot < slot_count; slot++) {
+            uint64_t next = so_far.submitted[channel];
+            while (next % slot_count != slot)
+                next++;
+            expect(slot_word(channel, slot) == word_of(next, SIDECAML_STATE_FREE),
+                   "every slot is free for its next ticket");
+        }
+        expect(bell_count(ANSWER_BELL((int)channel)) <= 1, "at most one post is left over");
+    }
+}
+
+/* --- Scenarios --------------------------------------------------------------------------------------------------- */
+
+static void two_calls(void) {
+    call_on(0);
+    call_on(0);
+    client_ends();
+}
+
+static void two_slots_three_requests(void) {
+    uint32_t first = submit_on(0), second = submit_on(0);
+    expect(await_on(0, second, 0) == 0, "the second is answered");
+    expect(await_on(0, first, 0) == 0, "the first is answered");
+    consume(0, first, 0);
+    uint32_t third = submit_on(0);
+    consume(0, second, 1);
+    expect(await_on(0, third, 0) == 0, "the third is answered");
+    consume(0, third, 2);
+    client_ends();
+}
+
+static void a_deadline_then_a_call(void) {
+    uint32_t slot = submit_on(0);
+    int result = await_on(0, slot, CLOCK_LATER);
+    expect(result == 0 || result == -SIDECAML_E_TIMEOUT, "an answer or a timeout");
+    if (result == 0) consume(0, slot, 0);
+    call_on(0);
+    client_ends();
+}
+
+static void a_cancel_then_a_call(void) {
+    expect(sidecaml_channel_abandon(channels[0], submit_on(0)) == 0, "a request can be given up at any time");
+    call_on(0);
+    client_ends();
+}
+
+static void cancels_between_calls(void) {
+    uint32_t first = submit_on(0), second = submit_on(0);
+    expect(sidecaml_channel_abandon(channels[0], first) == 0, "the first can be given up");
+    uint32_t third = submit_on(0);
+    expect(await_on(0, second, 0) == 0, "the second is answered");
+    consume(0, second, 1);
+    expect(sidecaml_channel_abandon(channels[0], third) == 0, "the third can be given up");
+    client_ends();
+}
+
+static void an_event_loop(void) {
+    for (int i = 0; i < 2; i++) {
+        uint32_t slot = submit_on(0);
+        int result;
+        while ((result = sidecaml_channel_poll(channels[0], slot)) == -SIDECAML_E_PENDING) {
+            checkpoint(slot);
+            if (!sidecaml_channel_arm(channels[0], slot)) bell_sleep(1u << ANSWER_BELL(0), CLIENT_CONTROL_BELL, false);
+            sidecaml_channel_disarm(channels[0]);
+        }
+        expect(result == 0, "a request is answered");
+        consume(0, slot, so_far.submitted[0] - 1);
+    }
+    client_ends();
+}
+
+static void a_polling_client(void) {
+    for (int i = 0; i < 2; i++) {
+        uint32_t slot = submit_on(0);
+        int result;
+        while ((result = sidecaml_channel_poll(channels[0], slot)) == -SIDECAML_E_PENDING) {
+            checkpoint(slot);
+            wait_for_change();
+        }
+        expect(result == 0, "a request is answered");
+        consume(0, slot, so_far.submitted[0] - 1);
+    }
+    client_ends();
+}
+
+static void one_call_on_the_first(void) {
+    call_on(0);
+    client_ends();
+}
+
+static void one_call_on_the_second(void) {
+    call_on(1);
+    client_ends();
+}
+
+static void a_call_that_loses_its_daemon(void) {
+    uint32_t slot = submit_on(0);
+    int result = await_on(0, slot, 0);
+    expect(result == 0 || result == -SIDECAML_E_SERVER_GONE, "an answer, or the daemon is gone");
+    if (result == 0) consume(0, slot, 0);
+    sidecaml_channel_abandon(channels[0], slot);
+}
+
+static void a_worker_that_dies(void) {
+    struct sidecaml_request request;
+    if (sidecaml_worker_next(worker, UINT64_MAX, &request) == 1 && so_far.runs == 0) run_request(&request);
+    control_post(CLIENT_CONTROL_BELL);
+}
+
+/* As the supervisor does when a worker dies at any moment: the client never hangs. */
+static void a_daemon_that_ends(void) {
+    control_post(CLIENT_CONTROL_BELL);
+}
+
+static void nothing_more(void) {
+}
+
+static uint64_t hash_private(uint64_t hash, uint64_t (*mix)(uint64_t hash, uint64_t value)) {
+    const uint64_t *words = (const uint64_t *)&so_far;
+    for (size_t i = 0; i < sizeof so_far / sizeof words[0]; i++)
+        hash = mix(hash, words[i]);
+    return system_hash(hash, mix);
+}
+
+/* Threads of one channel; of two, with fewer stores on their way, as states multiply. */
+#define ONE_CHANNEL(name, slots, ...)                                                                                  \
+    { name, slots, 1, 4, 2, {__VA_ARGS__}, all_is_quiet, hash_private }
+#define TWO_CHANNELS(name, slots, ...)                                                                                 \
+    { name, slots, 2, 1, 3, {__VA_ARGS__}, all_is_quiet, hash_private }
+#define LOSING(name, ...)                                                                                              \
+    { name, 1, 1, 4, 2, {__VA_ARGS__}, nothing_more, hash_private }
+
+static const struct scenario scenarios[] = {
+    ONE_CHANNEL("a polling client", 1, a_polling_client, serve),
+    ONE_CHANNEL("one slot, two calls", 1, two_calls, serve),
+    ONE_CHANNEL("an event loop", 1, an_event_loop, serve),
+    ONE_CHANNEL("a cancel, then a call", 1, a_cancel_then_a_call, serve),
+    ONE_CHANNEL("a deadline, then a call", 1, a_deadline_then_a_call, serve),
+    ONE_CHANNEL("two slots, three requests", 2, two_slots_three_requests, serve),
+    ONE_CHANNEL("cancels between calls", 2, cancels_between_calls, serve),
+    TWO_CHANNELS("two channels, one worker", 1, one_call_on_the_first, one_call_on_the_second, serve),
+    LOSING("an answer, then the end", a_call_that_loses_its_daemon, a_worker_that_dies),
+    LOSING("the end at any moment", a_call_that_loses_its_daemon, a_daemon_that_ends),
+};
+#define SCENARIO_COUNT (sizeof scenarios / sizeof scenarios[0])
+
+/* --- Exploring --------------------------------------------------------------------------------------------------- */
+
+static const struct scenario *current;
+
+static void restart(void) {
+    memset(&so_far, 0, sizeof so_far);
+    so_far.clients_left = current->channels;
+    system_restart();
+}
+
+static void explore_scenario(const struct scenario *scenario, enum mutant mutant, struct exploration *out) {
+    current = scenario;
+    slot_count = scenario->slots;
+    memset(channels, 0, sizeof channels);
+    system_start(scenario->channels, scenario->slots);
+    explore(scenario, mutant, restart, out);
+}
+
+static unsigned long long check_core(void) {
+    unsigned long long schedules = 0;
+    for (size_t i = 0; i < SCENARIO_COUNT; i++) {
+        struct exploration out;
+        explore_scenario(&scenarios[i], NO_MUTANT, &out);
+        if (out.finding != NOTHING_FOUND) {
+            printf("FAILED %s\n  %s: %s\n", scenarios[i].name, finding_name(out.finding), out.what);
+            print_found_schedule();
+            return 0;
+        }
+        printf("ok %s: %llu different ends of all schedules, %llu states, %llu steps\n", scenarios[i].name,
+               out.schedules, out.states, out.steps);
+        fflush(stdout);
+        schedules += out.schedules;
+    }
+    return schedules;
+}
+
+static bool check_mutant(enum mutant mutant) {
+    for (size_t i = 0; i < SCENARIO_COUNT; i++) {
+        struct exploration out;
+        explore_scenario(&scenarios[i], mutant, &out);
+        if (out.finding == NOTHING_FOUND) continue;
+        printf("ok mutant \"%s\" is found: %s in \"%s\" (%s)\n", mutant_name(mutant), finding_name(out.finding),
+               scenarios[i].name, out.what);
+        fflush(stdout);
+        return true;
+    }
+    printf("FAILED mutant \"%s\" is not found\n", mutant_name(mutant));
+    return false;
+}
+
+int main(void) {
+    alarm(300);
+    if (!check_core()) return 1;
+    bool all = true;
+    for (enum mutant mutant = NO_MUTANT + 1; mutant < MUTANT_COUNT; mutant++)
+        all = check_mutant(mutant) && all;
+    return all ? 0 : 1;
+}
