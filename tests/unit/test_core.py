@@ -505,8 +505,8 @@ def test_a_signal_handler_runs_during_a_wait(policy: int, side: str) -> None:
             channel.submit()
             worker.next(0)
             worker.complete() if side == "worker" else None
-            signal.setitimer(signal.ITIMER_REAL, 0.05)
             with pytest.raises(Interrupted):
+                signal.setitimer(signal.ITIMER_REAL, 0.05)
                 worker.next(None) if side == "worker" else channel.wait(0)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
