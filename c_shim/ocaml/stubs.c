@@ -1,7 +1,7 @@
 /* The OCaml binding: one stub per step, nothing decided here. ocaml_lib/src/core.ml declares them.
  *
- * Memory: a handle is a custom block that points to a `struct handle` outside the OCaml heap, because a minor collection
- * of another domain may move the block while a wait runs without the runtime lock.
+ * Memory: a handle is a custom block that points to a `struct handle` outside the OCaml heap, because a minor
+ * collection of another domain may move the block while a wait runs without the runtime lock.
  *
  * Threads: a channel belongs to one thread at a time. A caller that forgets must get an error, not a channel that is
  * unmapped under its feet, so every stub enters the handle, and may find it taken, or closed.
@@ -79,7 +79,8 @@ static struct custom_operations handle_operations = {
 static value alloc_handle(void) {
     struct handle *handle = calloc(1, sizeof *handle);
     if (!handle) caml_raise_out_of_memory();
-    value v = caml_alloc_custom(&handle_operations, sizeof handle, 0, 1);
+    /* A hundred forgotten channels are worth a collection: each holds descriptors and shared memory. */
+    value v = caml_alloc_custom(&handle_operations, sizeof handle, 1, 100);
     *(struct handle **)Data_custom_val(v) = handle;
     return v;
 }
@@ -493,7 +494,7 @@ CAMLprim value sidecaml_ml_set_dims(value v, value v_slot, value v_tensor, value
     int result = enter(handle, &channel);
     if (result < 0) return Val_long(result);
     result = sidecaml_channel_set_dims(channel, (uint32_t)Long_val(v_slot), (uint32_t)Long_val(v_tensor), dims,
-                                           (uint32_t)rank);
+                                       (uint32_t)rank);
     leave(handle);
     return Val_long(result);
 }

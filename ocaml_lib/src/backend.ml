@@ -34,7 +34,7 @@ module type S = sig
   (** [models ()] lists every model, by name. Options as for {!open_model}. *)
 
   val models_exn : ?socket:string -> ?timeout_ns:int -> unit -> Model.t list
-  (** As {!models}.
+  (** As {!val-models}.
       @raise Error.Error *)
 
   val describe : ?socket:string -> ?timeout_ns:int -> string -> (Model.t, Error.t) result
@@ -65,7 +65,11 @@ module type S = sig
     ?lock:lock ->
     string ->
     (t, Error.t) result
-  (** [open_model name] opens a channel to a model. It blocks, with the runtime lock released.
+  (** [open_model name] opens a channel to a model. It blocks, with the runtime lock released, and puts signal handlers off until
+      it is done. A worker takes a new channel between two requests, so that opening waits for one that runs.
+
+
+      Raises [Invalid_argument] when an argument makes no sense: [slots] below 1, a negative size or time.
 
       @param socket where the daemon answers; a backend without a daemon takes no notice. Default: [$SIDECAML_SOCKET],
         else [$XDG_RUNTIME_DIR/sidecaml.sock], else [/run/sidecaml/sidecaml.sock].
@@ -73,9 +77,8 @@ module type S = sig
       @param slots how many requests may be under way at once. Default: 1, which {!run} wants.
       @param dims the largest size of every dynamic dimension, by name: it decides how much memory a slot has. Default:
         none, which does for models of fixed shapes.
-      @param policy default: [`Adaptive]; see {!section-policies}
-      @param lock default: [`Release]
-      @raise Invalid_argument when an argument makes no sense: [slots] below 1, a negative size or time *)
+      @param policy default: [`Adaptive]; see {!Backend}
+      @param lock default: [`Release]; see {!Backend}. *)
 
   val open_model_exn :
     ?socket:string ->
@@ -119,7 +122,8 @@ module type S = sig
   (** [close t] ends the channel and gives its memory back; what is under way is given up. Views read as zeros from then
       on (what they hold is not freed before the collector finds them unused, so a late access is no memory error).
       Closing twice is allowed.
-      @raise Invalid_argument when another thread is in a call on [t] *)
+
+      Raises [Invalid_argument] when another thread is in a call on [t]. *)
 
   val is_open : t -> bool
   (** [is_open t] is [false] after {!close}. A channel whose daemon is gone is still open. *)
@@ -189,17 +193,19 @@ module type S = sig
   val set_dims : ?slot:int -> t -> string -> int array -> unit
   (** [set_dims t name dims] sets an input's dimensions for the requests submitted in the slot from now on, until set
       again. They start at the largest.
-      @raise Invalid_argument
-        when [dims] do not fit the input (their number, or one larger than what the channel was opened with, or a fixed
-        one changed), or a request is under way in the slot *)
+
+      Raises [Invalid_argument] when [dims] do not fit the input (their number, one larger than what the channel was
+      opened with, a fixed one changed), or a request is under way in the slot. *)
 
   val input_dims : ?slot:int -> t -> string -> int array
   (** [input_dims t name] is a fresh array of an input's current dimensions.
-      @raise Invalid_argument as the views *)
+
+      Raises [Invalid_argument] as the views. *)
 
   val output_dims : ?slot:int -> t -> string -> int array
   (** [output_dims t name] is a fresh array of an output's dimensions, as the last request in the slot left them.
-      @raise Invalid_argument as the views *)
+
+      Raises [Invalid_argument] as the views. *)
 
   (** {1 Calling}
 
@@ -210,7 +216,8 @@ module type S = sig
       After an [Error _] they mean nothing.
 
       An exception that a signal handler raises meanwhile gives the request up and goes through.
-      @raise Invalid_argument on a channel with several slots, and on a closed one *)
+
+      Raises [Invalid_argument] on a channel with several slots, and on a closed one. *)
 
   val run_for : t -> timeout_ns:int -> (unit, Error.t) result
   (** [run_for t ~timeout_ns] is {!run}, giving up after so many nanoseconds: [Error Timeout]. *)
@@ -245,7 +252,8 @@ module type S = sig
 
   val submit : t -> int -> (unit, Error.t) result
   (** [submit t slot] hands the slot that {!claim} gave to the worker.
-      @raise Invalid_argument when [slot] is not claimed *)
+
+      Raises [Invalid_argument] when [slot] is not claimed. *)
 
   val submit_for : t -> int -> timeout_ns:int -> (unit, Error.t) result
   (** [submit_for t slot ~timeout_ns] is {!submit} with a deadline, which {!await} and {!poll} keep. *)
@@ -263,7 +271,8 @@ module type S = sig
       read. An [Error _] leaves nothing to release.
 
       An exception that a signal handler raises meanwhile goes through, and the request goes on.
-      @raise Invalid_argument when the slot holds neither a request nor an answer *)
+
+      Raises [Invalid_argument] when the slot holds neither a request nor an answer. *)
 
   val await_for : t -> int -> timeout_ns:int -> (unit, Error.t) result
   (** [await_for t slot ~timeout_ns] is {!await}, giving up after so many nanoseconds, or at the deadline of
@@ -283,23 +292,27 @@ module type S = sig
 
   val release : t -> int -> unit
   (** [release t slot] gives an answered slot back; its outputs must not be read any more.
-      @raise Invalid_argument when the slot holds no answer *)
+
+      Raises [Invalid_argument] when the slot holds no answer. *)
 
   val abandon : t -> int -> unit
   (** [abandon t slot] gives a request up, whether it is waiting, running or answered. There is nothing to release then;
       if it was running, the slot is [Busy] until the worker is done with it.
-      @raise Invalid_argument when the slot holds neither a request nor an answer *)
+
+      Raises [Invalid_argument] when the slot holds neither a request nor an answer. *)
 
   (** {1 Looking closer} *)
 
   val set_stamps : t -> bool -> unit
-  (** [set_stamps t true] takes all four {!type-stamps} of the requests from now on, at the cost of two looks at the
+  (** [set_stamps t true] takes all four {!Backend.stamps} of the requests from now on, at the cost of two looks at the
       clock. Otherwise only [started_ns] and [finished_ns] are taken.
-      @raise Invalid_argument on a closed channel *)
+
+      Raises [Invalid_argument] on a closed channel. *)
 
   val stamps : ?slot:int -> t -> stamps
   (** [stamps t] are those of the slot's last answered request. The clock is that of {!now_ns}.
-      @raise Invalid_argument on a closed channel, and for a slot that does not exist *)
+
+      Raises [Invalid_argument] on a closed channel, and for a slot that does not exist. *)
 
   val now_ns : unit -> int
   (** [now_ns ()] is the time in nanoseconds, of CLOCK_MONOTONIC. *)

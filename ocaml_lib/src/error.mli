@@ -1,6 +1,6 @@
 (** What can go wrong when nobody made a mistake.
 
-    Calls return these as values; their [_exn] twins raise {!Error}. Mistakes of the program (a closed channel, a tensor
+    Calls return these as values; their [_exn] twins raise {!exception-Error}. Mistakes of the program (a closed channel, a tensor
     that the model does not have, another element type) raise [Invalid_argument] instead. *)
 
 (** Why something was {!Rejected}: the error table that all of sidecaml shares. *)
@@ -59,7 +59,8 @@ val all_codes : code list
 
 val get_exn : ('a, t) result -> 'a
 (** [get_exn (Ok x)] is [x].
-    @raise Error on [Error e]. *)
+
+    Raises {!exception-Error} on [Error e]. *)
 
 (** {1 For backends} *)
 
