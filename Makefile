@@ -7,6 +7,8 @@ export PATH := $(PYTHON_ENVIRONMENT)/bin:$(PATH)
 export SIDECAML_PYTHON := $(PYTHON_ENVIRONMENT)/bin/python
 # Before anything loads ONNX Runtime: it would keep a database under the home directory otherwise.
 export ORT_DISABLE_TELEMETRY := 1
+# One at a time in the build folder: dune 2.9 does not see to it itself.
+DUNE := mkdir -p build && flock build/dune.lock dune
 
 .PHONY: help demo test check setup test-c test-ocaml test-python test-debian13 lock format clean
 
@@ -16,7 +18,7 @@ help: ## say what there is
 demo: ## an OCaml program streams real speech through a PyTorch-trained voice detector
 	@scripts/system-packages core demo
 	@scripts/python-environment
-	dune build ocaml_lib/examples/vad.exe
+	$(DUNE) build ocaml_lib/examples/vad.exe
 	@python ocaml_lib/examples/demo.py
 
 test: setup test-c test-ocaml test-python ## all tests, in C, OCaml and Python
@@ -24,7 +26,7 @@ test: setup test-c test-ocaml test-python ## all tests, in C, OCaml and Python
 setup: ## what the tests and daily work need: packages, .venv, the OCaml build
 	@scripts/system-packages core test
 	@scripts/python-environment
-	dune build
+	$(DUNE) build
 
 # The parts of `make test`, without the set-up.
 test-c:
@@ -32,10 +34,10 @@ test-c:
 
 # --force: dune does not know that the tests also depend on the daemon.
 test-ocaml:
-	dune runtest --force
+	$(DUNE) runtest --force
 
 test-python:
-	dune build
+	$(DUNE) build
 	python -m pytest
 
 check: ## format, lint, types, generated files

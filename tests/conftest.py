@@ -17,17 +17,9 @@ os.environ["SIDECAML_TEST_MARK"] = uuid.uuid4().hex
 
 from daemon_process import Daemon, marked_processes, open_descriptors
 
-TEST_TIMEOUT_S = 120
 SHARED_MEMORY = Path("/dev/shm")
 
 StartDaemon = Callable[..., Daemon]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give every test a watchdog."""
-    for item in items:
-        if item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(TEST_TIMEOUT_S))
 
 
 def shared_memory_names() -> set[str]:
