@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "channel.h"
@@ -191,26 +192,38 @@ static void pack_request(msgpack_packer *packer, uint64_t id, const char *op, si
 
 /* --- Connect ----------------------------------------------------------------------------------------------------- */
 
-static int dial(const char *path, struct sidecaml_failure *why) {
+/* A Unix socket connects at once, or says EAGAIN while the daemon's queue is full; there is nothing to poll for then.
+ */
+static int connect_until(int fd, const struct sockaddr_un *address, uint64_t deadline_ns) {
+    const struct timespec pause = {.tv_nsec = 1000000};
+    while (connect(fd, (const struct sockaddr *)address, sizeof *address) < 0) {
+        if (errno == EINTR) continue;
+        if (errno != EAGAIN || sidecaml_now_ns() >= deadline_ns) return -errno;
+        nanosleep(&pause, NULL);
+    }
+    return 0;
+}
+
+static int dial(const char *path, uint64_t deadline_ns, struct sidecaml_failure *why) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     size_t length = strlen(path);
     if (length == 0 || length >= sizeof address.sun_path)
         return fail(why, SIDECAML_E_CONNECT, "a socket path has 1 to %zu bytes; this one has %zu: %.200s",
                     sizeof address.sun_path - 1, length, path);
     memcpy(address.sun_path, path, length);
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) return fail_errno(why, "socket");
-    /* A Unix socket connects at once, or waits for room in the listener's queue. */
-    while (connect(fd, (struct sockaddr *)&address, sizeof address) < 0) {
-        if (errno == EINTR) continue;
-        int number = errno;
-        char text[128];
-        close(fd);
-        return fail(why, SIDECAML_E_CONNECT, "no sidecaml daemon answers at %s (%s): start one with `sidecaml serve`, or "
-                                             "name its socket",
-                    path, strerror_r(number, text, sizeof text));
-    }
-    return fd;
+    int status = connect_until(fd, &address, deadline_ns);
+    if (status == 0) return fd;
+    close(fd);
+    char text[128];
+    if (status == -EAGAIN)
+        return fail(why, SIDECAML_E_TIMEOUT, "the daemon at %s did not take the connection in time: its queue is full",
+                    path);
+    return fail(why, SIDECAML_E_CONNECT,
+                "no sidecaml daemon answers at %s (%s): start one with `sidecaml serve`, or "
+                "name its socket",
+                path, strerror_r(-status, text, sizeof text));
 }
 
 static int hello(int fd, const char *client_name, uint64_t deadline_ns, struct sidecaml_failure *why) {
@@ -229,8 +242,9 @@ static int hello(int fd, const char *client_name, uint64_t deadline_ns, struct s
     if (status < 0) return status;
     uint64_t abi = 0;
     if (!read_uint(&reply->unpacked.data, "abi", &abi) || abi != SIDECAML_ABI_VERSION)
-        status = fail(why, SIDECAML_E_ABI_MISMATCH, "the daemon speaks ABI version %llu, this library version %u: use the "
-                                                    "same release of sidecaml on both sides",
+        status = fail(why, SIDECAML_E_ABI_MISMATCH,
+                      "the daemon speaks ABI version %llu, this library version %u: use the "
+                      "same release of sidecaml on both sides",
                       (unsigned long long)abi, SIDECAML_ABI_VERSION);
     free_reply(reply);
     return status;
@@ -243,9 +257,10 @@ static uint64_t deadline_of(uint64_t timeout_ns) {
 
 int sidecaml_control_connect(const char *path, const char *client_name, uint64_t timeout_ns,
                              struct sidecaml_failure *why) {
-    int fd = dial(path, why);
+    uint64_t deadline_ns = deadline_of(timeout_ns);
+    int fd = dial(path, deadline_ns, why);
     if (fd < 0) return fd;
-    int status = hello(fd, client_name, deadline_of(timeout_ns), why);
+    int status = hello(fd, client_name, deadline_ns, why);
     if (status == 0) return fd;
     close(fd);
     return status;
@@ -419,8 +434,9 @@ static int attach_opened(struct reply *reply, int control_fd, enum sidecaml_poli
     const msgpack_object *model = find(body, "model");
     uint64_t fingerprint;
     if (!model || !read_uint(body, "fingerprint", &fingerprint) || reply->fd_count != OPEN_FDS)
-        return fail(why, SIDECAML_E_PROTOCOL, "the daemon's answer to open lacks the model, its fingerprint or one of its "
-                                              "%d descriptors",
+        return fail(why, SIDECAML_E_PROTOCOL,
+                    "the daemon's answer to open lacks the model, its fingerprint or one of its "
+                    "%d descriptors",
                     OPEN_FDS);
     models->models = calloc(1, sizeof models->models[0]);
     if (!models->models) return fail(why, SIDECAML_E_NO_MEMORY, "no memory for a model's description");
