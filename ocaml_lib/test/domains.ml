@@ -67,7 +67,8 @@ let a_channel_in_use_is_refused () =
 let () =
   ignore (Support.Daemon.python ());
   let case name test = Alcotest.test_case name `Quick test in
-  Alcotest.run "domains"
+  Support.Daemon.stopping_shared @@ fun () ->
+  Alcotest.run ~and_exit:false "domains"
     [
       ( "domains",
         [

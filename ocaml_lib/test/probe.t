@@ -163,9 +163,15 @@ What is wrong is said, and where:
   sidecaml-probe: CONNECT: no sidecaml daemon answers at /nonexistent/socket (No such file or directory): start one with `sidecaml serve`, or name its socket
   [1]
 
-The program of the README:
+The programs of the README and of the tutorial:
 
   $ ../examples/readme.exe
   1.000000
+  $ ../examples/tutorial.exe
+  in time: 0.25
+  both: 0.5 and 1
+  rows: 5 in, 5 out
+  rows: 32 in, 32 out
+  rows: 1 in, 1 out
 
   $ stop_daemon

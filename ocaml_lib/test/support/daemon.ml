@@ -109,10 +109,8 @@ let workers d =
   let line = Fun.protect ~finally:(fun () -> close_in channel) (fun () -> try input_line channel with End_of_file -> "") in
   List.filter_map int_of_string_opt (String.split_on_char ' ' line)
 
-let the_shared =
-  lazy
-    (let d = start () in
-     at_exit (fun () -> stop d);
-     d)
-
+let the_shared = lazy (start ())
 let shared () = socket (Lazy.force the_shared)
+
+let stopping_shared tests =
+  Fun.protect ~finally:(fun () -> if Lazy.is_val the_shared then stop (Lazy.force the_shared)) tests

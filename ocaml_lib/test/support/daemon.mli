@@ -9,7 +9,10 @@ val start : ?models:string list -> unit -> t
 (** [start ()] starts a daemon with the models of [serve.py] (default: all) and waits until they are announced. *)
 
 val shared : unit -> string
-(** [shared ()] is the socket of one daemon with all models, which is started once and stopped when the tests end. *)
+(** [shared ()] is the socket of one daemon with all models, which is started when first asked for. *)
+
+val stopping_shared : (unit -> 'a) -> 'a
+(** [stopping_shared tests] runs the tests, and then stops the shared daemon if there is one. *)
 
 val socket : t -> string
 
