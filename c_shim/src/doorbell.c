@@ -20,7 +20,8 @@ void doorbell_drain(int fd, uint32_t most) {
 
 int doorbell_sleep(int answer_fd, int control_fd, uint64_t timeout_ns) {
     struct pollfd fds[] = {{.fd = answer_fd, .events = POLLIN}, {.fd = control_fd, .events = POLLIN | POLLRDHUP}};
-    struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / 1000000000u), .tv_nsec = (long)(timeout_ns % 1000000000u)};
+    struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / 1000000000u),
+                               .tv_nsec = (long)(timeout_ns % 1000000000u)};
     int ready = ppoll(fds, 2, timeout_ns == UINT64_MAX ? NULL : &timeout, NULL);
     if (ready < 0) return WOKE_SIGNAL;
     return (fds[0].revents ? WOKE_ANSWER : 0) | (fds[1].revents ? WOKE_CONTROL : 0);

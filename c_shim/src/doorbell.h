@@ -12,7 +12,7 @@ void doorbell_drain(int fd, uint32_t most);
 
 enum {
     WOKE_TIMEOUT = 0,
-    WOKE_ANSWER = 1,   /* bits */
+    WOKE_ANSWER = 1, /* bits */
     WOKE_CONTROL = 2,
     WOKE_SIGNAL = 4,
 };

@@ -64,7 +64,8 @@ static bool place_arrays(struct sidecaml_layout *layout) {
         struct sidecaml_tensor_descriptor *tensor = &layout->tensor[i];
         uint64_t bytes;
         tensor->array_offset = end;
-        if (!checked_mul(tensor->slot_stride, layout->slot_count, &bytes) || !checked_add(end, bytes, &end)) return false;
+        if (!checked_mul(tensor->slot_stride, layout->slot_count, &bytes) || !checked_add(end, bytes, &end))
+            return false;
         if (end > LARGEST) return false;
     }
     return checked_align(end, SIDECAML_PAGE_BYTES, &layout->segment_bytes);
@@ -141,8 +142,8 @@ static int check_tensor(const struct sidecaml_layout *layout, uint32_t index, st
     int status = tensor_bytes(name, tensor->dtype, tensor->rank, tensor->max_dims, &bytes, NULL);
     if (status < 0 || bytes != tensor->max_bytes ||
         !all_zero(&tensor->max_dims[tensor->rank], (SIDECAML_MAX_RANK - tensor->rank) * sizeof tensor->max_dims[0]))
-        return fail(why, SIDECAML_E_CORRUPT, "tensor descriptor %u: type, dimensions and max_bytes %llu disagree", index,
-                    (unsigned long long)tensor->max_bytes);
+        return fail(why, SIDECAML_E_CORRUPT, "tensor descriptor %u: type, dimensions and max_bytes %llu disagree",
+                    index, (unsigned long long)tensor->max_bytes);
     if (tensor->flags & ~(SIDECAML_TENSOR_OUTPUT | SIDECAML_TENSOR_DYNAMIC) || tensor->reserved0)
         return fail(why, SIDECAML_E_CORRUPT, "tensor descriptor %u: flags 0x%x, reserved 0x%x", index, tensor->flags,
                     tensor->reserved0);
@@ -160,15 +161,17 @@ static int check_header(const struct sidecaml_segment_header *header, uint64_t b
     if (memcmp(header->magic, SIDECAML_SEGMENT_MAGIC, sizeof header->magic) != 0)
         return fail(why, SIDECAML_E_CORRUPT, "no sidecaml segment: the magic bytes are missing");
     if (header->abi_version != SIDECAML_ABI_VERSION)
-        return fail(why, SIDECAML_E_ABI_MISMATCH, "the segment has ABI version %u, this library speaks version %u: "
-                                                  "use the same release of sidecaml on both sides",
+        return fail(why, SIDECAML_E_ABI_MISMATCH,
+                    "the segment has ABI version %u, this library speaks version %u: "
+                    "use the same release of sidecaml on both sides",
                     header->abi_version, SIDECAML_ABI_VERSION);
     if (header->header_bytes != sizeof *header || header->segment_bytes != bytes)
         return fail(why, SIDECAML_E_CORRUPT, "the segment says it has %llu bytes and is %llu long",
                     (unsigned long long)header->segment_bytes, (unsigned long long)bytes);
     if (bytes % SIDECAML_PAGE_BYTES || header->reserved0 || !all_zero(header->reserved1, sizeof header->reserved1))
-        return fail(why, SIDECAML_E_CORRUPT, "the segment is no multiple of a page, or its header's reserved bytes are "
-                                             "not zero");
+        return fail(why, SIDECAML_E_CORRUPT,
+                    "the segment is no multiple of a page, or its header's reserved bytes are "
+                    "not zero");
     if (header->slot_count < 1 || header->slot_count > SIDECAML_MAX_SLOTS ||
         header->input_count > SIDECAML_MAX_TENSORS || header->output_count > SIDECAML_MAX_TENSORS - header->input_count)
         return fail(why, SIDECAML_E_CORRUPT, "the segment says it has %u slots, %u inputs and %u outputs",

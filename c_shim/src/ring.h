@@ -13,9 +13,9 @@
  * compare-and-exchanges. Every other state has one owner, who may simply store.
  *
  * Labels pair each release with the acquire that meets it:
- *   REQUEST  client writes inputs, dims, deadline; stores SUBMITTED (release)  -> worker's exchange to RUNNING (acquire)
- *   ANSWER   worker writes outputs, dims, status;  exchanges to DONE (release) -> client's load of DONE (acquire)
- *   QUIET    worker is done with the slot; stores FREE (release)               -> client's load of FREE (acquire)
+ *   REQUEST  client writes inputs, dims, deadline; word = SUBMITTED (release)  ->  worker: word = RUNNING (acquire)
+ *   ANSWER   worker writes outputs, dims, status; word = DONE (release)        ->  client loads DONE (acquire)
+ *   QUIET    worker is done with an abandoned slot; word = FREE (release)      ->  client loads FREE (acquire)
  *   PARK-W   client: word = SUBMITTED, then load parked;   worker: parked = 1, then load word    (all seq_cst)
  *   PARK-C   worker: word = DONE, then load waiting;       client: waiting = 1, then load word   (all seq_cst)
  * The PARK pairs are argued in wait.h.

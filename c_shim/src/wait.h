@@ -11,8 +11,8 @@
  * No wake-up is lost: the four accesses have one order that both sides agree on (that is what seq_cst buys). If P1
  * comes before W2, the waiter sees the word and does not sleep. Otherwise W2 comes before P1, so W1 < W2 < P1 < P2: the
  * publisher sees the flag and posts, and a doorbell remembers a post that comes before the sleep. With release and
- * acquire alone, each side's load may overtake its own store, both may see the old value, and the waiter sleeps for ever;
- * c_shim/tests/interleave finds exactly that when an access is weakened.
+ * acquire alone, each side's load may overtake its own store, both may see the old value, and the waiter sleeps for
+ * ever; c_shim/tests/interleave finds exactly that when an access is weakened.
  *
  * Wake-ups can be spurious (a post that arrives after its waiter saw the word by itself): whoever wakes looks again.
  */

@@ -192,7 +192,8 @@ static bool any_has_work(const sidecaml_worker *worker) {
 /* Tells whether the control socket is among what is ready, and takes the doorbells' posts back. */
 static int sleep_on_all(sidecaml_worker *worker, uint64_t timeout_ns) {
     struct epoll_event ready[16];
-    struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / 1000000000u), .tv_nsec = (long)(timeout_ns % 1000000000u)};
+    struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / 1000000000u),
+                               .tv_nsec = (long)(timeout_ns % 1000000000u)};
     int count = epoll_pwait2(worker->epoll_fd, ready, 16, timeout_ns == UINT64_MAX ? NULL : &timeout, NULL);
     if (count < 0) return WOKE_SIGNAL;
     int woke = WOKE_TIMEOUT;

@@ -244,7 +244,8 @@ int sidecaml_worker_set_dims(sidecaml_worker *worker, const struct sidecaml_requ
  * that a worker in the middle of a long run does not outlive its supervisor. */
 int sidecaml_exit_with_peer(int fd, struct sidecaml_failure *why);
 
-/* --- Client: the control socket (control.c; the only part that needs msgpack) -------------------------------------- */
+/* --- Client: the control socket (control.c; the only part that needs msgpack) --------------------------------------
+ */
 
 struct sidecaml_tensor_info {
     char *name;
@@ -252,8 +253,8 @@ struct sidecaml_tensor_info {
     char *dtype_name;
     bool output;
     uint32_t rank;
-    int64_t dims[SIDECAML_MAX_RANK];      /* -1 for a named, dynamic dimension */
-    char *dim_names[SIDECAML_MAX_RANK];   /* NULL for a fixed one */
+    int64_t dims[SIDECAML_MAX_RANK];    /* -1 for a named, dynamic dimension */
+    char *dim_names[SIDECAML_MAX_RANK]; /* NULL for a fixed one */
 };
 
 struct sidecaml_model_info {
