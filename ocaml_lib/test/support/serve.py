@@ -54,8 +54,8 @@ def digits(path: Path) -> Path:
     """`image` float32[1,64] to `scores` float32[1,10]: each score is the image's sum over 32."""
     constants = {"weights": np.full((64, 10), 1 / 32, dtype=np.float32)}
     node = helper.make_node("MatMul", ["image", "weights"], ["scores"])
-    inputs, outputs = [models.value("image", "float32", [1, 64])], [models.value("scores", "float32", [1, 10])]
-    return models.save(path, [node], inputs, outputs, constants)
+    image, scores = models.value("image", "float32", [1, 64]), models.value("scores", "float32", [1, 10])
+    return models.save(path, [node], [image], [scores], constants)
 
 
 MODELS = {
