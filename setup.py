@@ -1,4 +1,4 @@
-"""The one thing that pyproject.toml cannot say: how the extension `ipc_server._core` is built from the C core."""
+"""What pyproject.toml cannot say: how the extension `ipc_server._core` is built from the C core."""
 
 from pathlib import Path
 

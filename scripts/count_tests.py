@@ -1,4 +1,4 @@
-"""Counts the tests in logs of `make test`: count_tests.py LOG... prints `N passed, 0 failed` when all is well.
+"""Counts the tests in logs of `make test`: count_tests.py LOG... prints `N passed, 0 failed` if all is well.
 
 Fails when a runner did not report, or when a test did anything but pass: a skipped test proves nothing.
 """
@@ -41,10 +41,10 @@ def cram_tests(log: str) -> int:
 def pytest_tests(log: str) -> int:
     """Count the Python tests."""
     closings = PYTEST.findall(log)
-    outcomes = [(int(number), outcome) for closing in closings for number, outcome in PYTEST_OUTCOME.findall(closing)]
+    outcomes = PYTEST_OUTCOME.findall(", ".join(closings))
     if any(outcome != "passed" for _, outcome in outcomes):
         raise NotAllPassedError(f"pytest: {', '.join(closings)}")
-    return sum(number for number, _ in outcomes)
+    return sum(int(number) for number, _ in outcomes)
 
 
 RUNNERS = {"C": c_tests, "alcotest": alcotest_tests, "cram": cram_tests, "pytest": pytest_tests}

@@ -1,4 +1,4 @@
-"""Tells whether this environment has every file of every distribution that a lock names: whole_environment.py LOCK."""
+"""Tells whether this environment has every file that a lock asks for: whole_environment.py LOCK."""
 
 import re
 import sys

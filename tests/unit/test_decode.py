@@ -1,4 +1,4 @@
-"""The independent decoder against the golden vectors, and against the C core on bytes that nobody vouches for."""
+"""The independent decoder against the golden vectors, and against the C core on hostile bytes."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_rendering_shows_states_ages_and_texts() -> None:
     assert "9 served, 1 failed" in status
 
 
-# --- Hostile bytes ---------------------------------------------------------------------------------------------------
+# --- Hostile bytes ------------------------------------------------------------------------------------------
 
 # offset, bytes, what the error names
 BROKEN_HEADERS = [
