@@ -1,0 +1,37 @@
+"""The documentation names what there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ipc_server import config
+from ipc_server.abi import ERROR_TEXT
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def test_the_configuration_page_has_every_setting_with_its_default(tmp_path: Path) -> None:
+    file = tmp_path / "sidecaml.toml"
+    file.write_text('[models.NAME]\npath = "m.onnx"\n')
+    rows = re.findall(r"^\| `([\w.]+)` \| ([^|]*) \|", (DOCS / "configuration.md").read_text(), re.MULTILINE)
+    documented = {key: default.strip().strip("`") for key, default in rows}
+    settings = config.load(file, environment={}).lines()
+    actual = {key: value for key, value in (line.partition("  #")[0].split(" = ") for line in settings)}
+    assert documented.keys() == actual.keys()
+    numbers = {key: value for key, value in actual.items() if key.startswith("limits.")}
+    assert {key: float(documented[key]) for key in numbers} == {
+        key: float(value) for key, value in numbers.items()
+    }
+
+
+def test_the_configuration_page_has_an_example_that_is_taken(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", (DOCS / "configuration.md").read_text(), re.DOTALL)
+    file = tmp_path / "sidecaml.toml"
+    file.write_text(example)
+    assert config.load(file, environment={}).models["vad"].policy == "spin"
+
+
+def test_the_errors_page_has_every_error() -> None:
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", (DOCS / "errors.md").read_text(), re.MULTILINE)
+    assert [(int(code), name) for code, name in rows] == [(int(code), code.name) for code in ERROR_TEXT]
