@@ -15,6 +15,8 @@
 #define MOST_BUFFERED 8
 #define MOST_STEPS 400
 #define STACK_BYTES 65536
+#define RED_ZONE 128 /* what a function may use below its stack pointer */
+#define MOST_REGIONS 24
 
 static const char *const finding_names[] = {"nothing",      "lost wake-up", "data race",
                                             "wrong answer", "endless loop", "stale doorbell"};
@@ -62,6 +64,7 @@ struct step {
 struct thread {
     ucontext_t start;
     jmp_buf resume;
+    char *stack_used; /* down to here, between two steps */
     bool started, ended;
     struct step next;   /* what it wants to do */
     uint64_t result;    /* of the step, for the thread */
@@ -74,6 +77,13 @@ struct thread {
     struct buffered buffered[MOST_BUFFERED];
 };
 
+struct region {
+    void *at;
+    size_t bytes;
+};
+
+static struct region regions[MOST_REGIONS];
+static int region_count;
 static struct place places[MOST_PLACES];
 static int place_count;
 static struct thread threads[MOST_THREADS];
@@ -195,6 +205,7 @@ static void buffer_store(int t, int place, uint64_t value, memory_order order, c
         entry->locks = true;
         places[place].locked_by = t;
     }
+    if (current->most_buffered == 0) arrive(t, 0);
 }
 
 /* --- Doing a step ------------------------------------------------------------------------------------------------ */
@@ -295,7 +306,7 @@ static bool is_enabled(int t, int choice) {
     }
     if (choice != 0) return false;
     bool stores = step->operation >= OP_STORE && step->operation <= OP_CAS;
-    if (stores && thread->buffered_count >= current->most_buffered) return false;
+    if (stores && current->most_buffered && thread->buffered_count >= current->most_buffered) return false;
     bool modifies = step->operation == OP_EXCHANGE || step->operation == OP_CAS;
     if (modifies && places[step->place].locked_by >= 0 && places[step->place].locked_by != t) return false;
     if ((modifies || step->operation == OP_LOAD) && step->order == memory_order_seq_cst &&
@@ -317,6 +328,7 @@ static uint64_t mix(uint64_t hash, uint64_t value) {
 static uint64_t take_step(struct step step) {
     struct thread *thread = &threads[running];
     thread->next = step;
+    thread->stack_used = __builtin_frame_address(0);
     if (_setjmp(thread->resume) == 0) _longjmp(scheduler, 1);
     thread->history = mix(thread->history, thread->result + 1);
     return thread->result;
@@ -354,6 +366,7 @@ static void advance_once(int t, int choice) {
 
 /* A store enters its thread's own buffer, which no other thread can tell: it is no choice, but follows at once. */
 static void advance_stores(int t) {
+    if (current->most_buffered == 0) return;
     while (result->finding == NOTHING_FOUND && threads[t].next.operation == OP_STORE && is_enabled(t, 0))
         advance_once(t, 0);
 }
@@ -368,6 +381,11 @@ static void advance(int t, int choice) {
 void register_place(const volatile void *address, enum place_kind kind) {
     if (place_count == MOST_PLACES) abort();
     places[place_count++] = (struct place){.address = address, .kind = kind};
+}
+
+void register_region(void *at, size_t bytes) {
+    if (region_count == MOST_REGIONS) abort();
+    regions[region_count++] = (struct region){at, bytes};
 }
 
 static int find_place(const volatile void *address) {
@@ -637,10 +655,15 @@ static bool put_key(struct key *table, uint64_t room, struct key key) {
     return true;
 }
 
+/* Zeroed. */
+static void *new_memory(size_t bytes) {
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) abort();
+    return memory;
+}
+
 static struct key *new_table(uint64_t room) {
-    struct key *table = mmap(NULL, room * sizeof *table, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (table == MAP_FAILED) abort();
-    return table;
+    return new_memory(room * sizeof(struct key));
 }
 
 static void forget_seen(void) {
@@ -684,9 +707,14 @@ static int list_choices(struct choice *out) {
     return count;
 }
 
-static void begin(const struct scenario *scenario, void (*restart)(void)) {
+static char *stack_of(int t) {
+    return stacks + (size_t)t * STACK_BYTES;
+}
+
+static void begin(const struct scenario *scenario, void (*start)(void)) {
     running = -1;
     place_count = 0;
+    region_count = 0;
     thread_count = scenario->thread_count;
     current = scenario;
     version = 1;
@@ -694,7 +722,7 @@ static void begin(const struct scenario *scenario, void (*restart)(void)) {
     memset(payloads, 0, sizeof payloads);
     memset(bells, 0, sizeof bells);
     memset(posts_left, 0, sizeof posts_left);
-    restart();
+    start();
     for (int i = 0; i < place_count; i++) {
         bool wide = places[i].kind == WORD;
         places[i].value = wide ? atomic_load((const _Atomic uint64_t *)places[i].address)
@@ -708,13 +736,47 @@ static void begin(const struct scenario *scenario, void (*restart)(void)) {
         thread->clock = CLOCK_START;
         thread->knows = KNOWS_ALL;
         getcontext(&thread->start);
-        thread->start.uc_stack.ss_sp = stacks + (size_t)t * STACK_BYTES;
+        thread->start.uc_stack.ss_sp = stack_of(t);
         thread->start.uc_stack.ss_size = STACK_BYTES;
         makecontext(&thread->start, run_thread, 0);
     }
     for (int t = 0; t < thread_count && result->finding == NOTHING_FOUND; t++) {
         resume(t);
         advance_stores(t);
+    }
+}
+
+/* --- Going back to an earlier choice ----------------------------------------------------------------------------- */
+
+#define SNAPSHOT_BYTES 65536
+
+static char *snapshots; /* one for each depth */
+
+/* Copies everything that a step can change to the snapshot, or back. */
+static void copy_state(int depth, bool back) {
+    char *at = snapshots + (size_t)depth * SNAPSHOT_BYTES, *end = at + SNAPSHOT_BYTES;
+    struct region own[] = {{threads, sizeof threads[0] * (size_t)thread_count},
+                           {places, sizeof places[0] * (size_t)place_count},
+                           {payloads, sizeof payloads},
+                           {bells, sizeof bells},
+                           {posts_left, sizeof posts_left},
+                           {&version, sizeof version},
+                           {&trace_length, sizeof trace_length}};
+    size_t own_count = sizeof own / sizeof own[0];
+    for (size_t i = 0; i < own_count + (size_t)region_count + (size_t)thread_count; i++) {
+        struct region region;
+        if (i < own_count) {
+            region = own[i];
+        } else if (i < own_count + (size_t)region_count) {
+            region = regions[i - own_count];
+        } else { /* the stacks last: how much of them is used, the threads have said by now */
+            int t = (int)(i - own_count) - region_count;
+            char *used = threads[t].stack_used - RED_ZONE;
+            region = (struct region){used, threads[t].ended ? 0 : (size_t)(stack_of(t) + STACK_BYTES - used)};
+        }
+        if (region.bytes > (size_t)(end - at)) abort();
+        memcpy(back ? region.at : at, back ? at : region.at, region.bytes);
+        at += region.bytes;
     }
 }
 
@@ -738,29 +800,30 @@ static void finish_schedule(const struct scenario *scenario) {
             atomic_store((_Atomic uint32_t *)places[i].address, (uint32_t)places[i].value);
     }
     scenario->at_end();
-    result->schedules++;
+    result->ends++;
 }
 
 static struct { int taken, count; } path[MOST_STEPS];
 
-/* Runs one schedule: the choices of `path` up to `depth`, then the first ones; returns the new depth. */
-static int run_schedule(const struct scenario *scenario, int depth, void (*restart)(void)) {
+/* Goes on from `depth`, whose choice is made if `chosen`, with the first choice at every later one; returns the depth
+ * that it came to. */
+static int run_schedule(const struct scenario *scenario, int depth, bool chosen) {
     struct choice choices[MOST_THREADS * (CHOICES + MOST_BUFFERED)];
-    begin(scenario, restart);
-    for (int at = 0; result->finding == NOTHING_FOUND; at++) {
+    for (int at = depth; result->finding == NOTHING_FOUND; at++) {
         int count = list_choices(choices);
-        if (count == 0) {
-            finish_schedule(scenario);
-            return at;
-        }
-        if (at == MOST_STEPS) {
-            found(ENDLESS_LOOP, "a schedule does not end");
-            return at;
-        }
-        if (at >= depth) {
+        if (!chosen || at > depth) {
+            if (count == 0) {
+                finish_schedule(scenario);
+                return at;
+            }
+            if (at == MOST_STEPS) {
+                found(ENDLESS_LOOP, "a schedule does not end");
+                return at;
+            }
             if (!remember_state()) return at;
             path[at].taken = 0;
             path[at].count = count;
+            if (count > 1) copy_state(at, false);
         }
         struct choice choice = choices[path[at].taken];
         if (choice.arrival >= 0)
@@ -773,21 +836,22 @@ static int run_schedule(const struct scenario *scenario, int depth, void (*resta
     return 0;
 }
 
-void explore(const struct scenario *scenario, enum mutant with, void (*restart)(void), struct exploration *out) {
+void explore(const struct scenario *scenario, enum mutant with, void (*start)(void), struct exploration *out) {
     memset(out, 0, sizeof *out);
     result = out;
     mutant = with;
-    if (!stacks) stacks = (char *)new_table(MOST_THREADS * STACK_BYTES / sizeof(struct key));
+    if (!stacks) stacks = new_memory(MOST_THREADS * STACK_BYTES);
+    if (!snapshots) snapshots = new_memory((size_t)MOST_STEPS * SNAPSHOT_BYTES);
     forget_seen();
-    int depth = 0;
-    for (;;) {
-        int length = run_schedule(scenario, depth, restart);
-        if (out->finding != NOTHING_FOUND) break;
-        depth = length;
+    begin(scenario, start);
+    int depth = run_schedule(scenario, 0, false);
+    while (out->finding == NOTHING_FOUND) {
         while (depth > 0 && path[depth - 1].taken + 1 == path[depth - 1].count)
             depth--;
         if (depth == 0) break;
         path[depth - 1].taken++;
+        copy_state(depth - 1, true);
+        depth = run_schedule(scenario, depth - 1, true);
     }
     out->states = seen_count;
     running = -1;

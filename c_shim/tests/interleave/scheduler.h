@@ -2,9 +2,9 @@
  * processor's that the project runs on, and looks for what must not happen.
  *
  * The threads are coroutines. Each atomic access, doorbell and sleep of theirs is a step; between steps the scheduler
- * chooses who goes next, depth first through all choices. Threads are deterministic, so a prefix of choices is taken
- * again by starting over. A state is what shared memory, buffers, private memory and every thread's history of read
- * values since its last checkpoint say: a state seen before is not explored twice.
+ * chooses who goes next, depth first through all choices, going back by copying memory and stacks. A state is what
+ * shared memory, buffers, private memory and every thread's history of read values since its last checkpoint say: a
+ * state seen before is not explored twice.
  *
  * The memory model (allowed by C11, and looser than x86 and Armv8 for the accesses that the core makes):
  *   - Every store, also that of a read-modify-write, waits in its thread's buffer and reaches memory at any later step.
@@ -21,6 +21,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define MOST_THREADS 3
@@ -41,7 +42,7 @@ struct scenario {
     const char *name;
     uint32_t slots;
     uint32_t channels;
-    int most_buffered; /* stores of a thread on their way at a time */
+    int most_buffered; /* stores of a thread on their way at a time; 0: they arrive at once */
     int thread_count;
     void (*threads[MOST_THREADS])(void);
     /* After all threads have ended and every store has arrived. */
@@ -69,6 +70,8 @@ void wait_for_change(void);
 enum place_kind { WORD, WAITING, PARKED };
 /* Accesses to places that are not registered (counters, hints) are no steps: nothing depends on them. */
 void register_place(const volatile void *place, enum place_kind kind);
+/* Memory that the threads change besides. */
+void register_region(void *at, size_t bytes);
 
 /* Doorbells are numbers below MOST_BELLS; their counts are the scheduler's. */
 #define MOST_BELLS 8
@@ -120,14 +123,13 @@ const char *mutant_name(enum mutant mutant);
 
 struct exploration {
     enum finding finding;
-    char what[256];               /* of the finding */
-    unsigned long long schedules; /* run to their end */
-    unsigned long long states;
-    unsigned long long steps;
+    char what[256]; /* of the finding */
+    unsigned long long states, steps;
+    unsigned long long ends; /* different states in which all threads have ended */
 };
-/* Explores every schedule of the scenario, or up to the first finding. `restart` brings the memory that is not the
- * scheduler's back to the start. */
-void explore(const struct scenario *scenario, enum mutant mutant, void (*restart)(void), struct exploration *out);
+/* Explores every schedule of the scenario, or up to the first finding. `start` brings the memory that is not the
+ * scheduler's to the start, and registers places and regions. */
+void explore(const struct scenario *scenario, enum mutant mutant, void (*start)(void), struct exploration *out);
 
 /* Prints the accesses of the schedule in which something was found. */
 void print_found_schedule(void);

@@ -80,7 +80,7 @@ int __wrap_close(int fd) {
 
 #define ARENA_BYTES (1 << 20)
 #define MOST_BLOCKS 16
-/* A block's layout lies at its end and never changes: bringing back the front is enough, which is checked. */
+/* A block's layout lies at its end and never changes: its front is what steps change, which is checked. */
 #define CHANGING_BYTES 512
 
 static _Alignas(64) uint8_t arena[ARENA_BYTES];
@@ -191,9 +191,18 @@ int __wrap_epoll_pwait2(int epoll_fd, struct epoll_event *events, int most, cons
 /* --- Start and restart ------------------------------------------------------------------------------------------- */
 
 static uint8_t first_arena[ARENA_BYTES];
-static uint8_t first_segments[MOST_CHANNELS][MOST_SEGMENT_BYTES];
-static uint8_t first_status[SIDECAML_PAGE_BYTES];
-static unsigned restarts;
+
+static size_t changing_bytes(int block) {
+    return blocks[block].bytes < CHANGING_BYTES ? blocks[block].bytes : CHANGING_BYTES;
+}
+
+/* Aborts when a step changed what counts as unchanging. */
+static void check_unchanged(void) {
+    for (int i = 0; i < block_count; i++) {
+        size_t front = blocks[i].at + changing_bytes(i);
+        if (memcmp(arena + front, first_arena + front, blocks[i].at + blocks[i].bytes - front) != 0) abort();
+    }
+}
 
 static void open_channel(uint32_t index) {
     struct sidecaml_worker_fds served = {FIRST_SEGMENT_FD + (int)index, fd_of_bell(REQUEST_BELL((int)index)),
@@ -204,10 +213,24 @@ static void open_channel(uint32_t index) {
     if (sidecaml_channel_attach(&used, layout.fingerprint, SIDECAML_BLOCK, &channels[index], NULL) != 0) abort();
 }
 
+static void register_memory(void) {
+    register_place(&((struct sidecaml_status_page *)status_bytes)->parked, PARKED);
+    register_region(status_bytes, sizeof(struct sidecaml_status_page) / 8); /* its counters are at the front */
+    for (uint32_t i = 0; i < channel_count; i++) {
+        register_place(&client_block_of(segments[i], &layout)->waiting, WAITING);
+        for (uint32_t slot = 0; slot < layout.slot_count; slot++)
+            register_place(&slots_of(segments[i], &layout)[slot].word, WORD);
+        register_region(slots_of(segments[i], &layout), layout.slot_count * sizeof(struct sidecaml_slot));
+    }
+    for (int i = 0; i < block_count; i++)
+        register_region(arena + blocks[i].at, changing_bytes(i));
+}
+
 void system_start(uint32_t count, uint32_t slots) {
     struct sidecaml_tensor_spec spec = {.name = "x", .dtype = SIDECAML_UINT8};
     if (sidecaml_layout_compute(&spec, 1, slots, 1, &layout, NULL) != 0) abort();
     if (layout.segment_bytes > MOST_SEGMENT_BYTES) abort();
+    check_unchanged();
     memset(arena, 0, sizeof arena);
     memset(segments, 0, sizeof segments);
     memset(status_bytes, 0, sizeof status_bytes);
@@ -218,35 +241,12 @@ void system_start(uint32_t count, uint32_t slots) {
     for (uint32_t i = 0; i < count; i++)
         open_channel(i);
     memcpy(first_arena, arena, sizeof arena);
-    memcpy(first_segments, segments, sizeof segments);
-    memcpy(first_status, status_bytes, sizeof status_bytes);
-    restarts = 0;
-}
-
-static void register_places(void) {
-    register_place(&((struct sidecaml_status_page *)status_bytes)->parked, PARKED);
-    for (uint32_t i = 0; i < channel_count; i++) {
-        register_place(&client_block_of(segments[i], &layout)->waiting, WAITING);
-        for (uint32_t slot = 0; slot < layout.slot_count; slot++)
-            register_place(&slots_of(segments[i], &layout)[slot].word, WORD);
-    }
-}
-
-void system_restart(void) {
-    for (int i = 0; i < block_count; i++) {
-        size_t bytes = blocks[i].bytes < CHANGING_BYTES ? blocks[i].bytes : CHANGING_BYTES;
-        memcpy(arena + blocks[i].at, first_arena + blocks[i].at, bytes);
-    }
-    if (restarts++ % 4096 == 1 && memcmp(arena, first_arena, sizeof arena) != 0) abort();
-    for (uint32_t i = 0; i < channel_count; i++)
-        memcpy(segments[i], first_segments[i], layout.arrays_offset);
-    memcpy(status_bytes, first_status, sizeof status_bytes);
-    register_places();
+    register_memory();
 }
 
 uint64_t system_hash(uint64_t hash, uint64_t (*mix)(uint64_t hash, uint64_t value)) {
     for (int i = 0; i < block_count; i++) {
-        size_t bytes = blocks[i].bytes < CHANGING_BYTES ? blocks[i].bytes : CHANGING_BYTES;
+        size_t bytes = changing_bytes(i);
         const uint64_t *words = (const uint64_t *)(arena + blocks[i].at);
         for (size_t w = 0; w < bytes / sizeof words[0]; w++)
             if (words[w] != ((const uint64_t *)(first_arena + blocks[i].at))[w]) hash = mix(mix(hash, w), words[w]);

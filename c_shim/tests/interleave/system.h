@@ -18,10 +18,9 @@
 extern sidecaml_worker *worker;
 extern sidecaml_channel *channels[MOST_CHANNELS];
 
-/* Makes a worker and its channels, all sleeping at once when there is nothing for them. */
+/* Makes a worker and its channels, which sleep at once when there is nothing for them, and registers with the scheduler
+ * what they share and what they remember. */
 void system_start(uint32_t channel_count, uint32_t slots);
-/* Brings everything back to how system_start left it, and registers the shared places with the scheduler. */
-void system_restart(void);
 
 /* What the core remembers in private memory. */
 uint64_t system_hash(uint64_t hash, uint64_t (*mix)(uint64_t hash, uint64_t value));

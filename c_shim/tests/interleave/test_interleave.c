@@ -181,17 +181,20 @@ static void an_event_loop(void) {
     client_ends();
 }
 
-static void a_polling_client(void) {
-    for (int i = 0; i < 2; i++) {
-        uint32_t slot = submit_on(0);
-        int result;
-        while ((result = sidecaml_channel_poll(channels[0], slot)) == -SIDECAML_E_PENDING) {
-            checkpoint(slot);
-            wait_for_change();
-        }
-        expect(result == 0, "a request is answered");
-        consume(0, slot, so_far.submitted[0] - 1);
+static void poll_on(uint32_t channel) {
+    uint32_t slot = submit_on(channel);
+    int result;
+    while ((result = sidecaml_channel_poll(channels[channel], slot)) == -SIDECAML_E_PENDING) {
+        checkpoint(slot);
+        wait_for_change();
     }
+    expect(result == 0, "a request is answered");
+    consume(channel, slot, so_far.submitted[channel] - 1);
+}
+
+static void a_polling_client(void) {
+    poll_on(0);
+    poll_on(0);
     client_ends();
 }
 
@@ -234,11 +237,11 @@ static uint64_t hash_private(uint64_t hash, uint64_t (*mix)(uint64_t hash, uint6
     return system_hash(hash, mix);
 }
 
-/* Threads of one channel; of two, with fewer stores on their way, as states multiply. */
+/* With three threads the states multiply: there stores arrive at once. */
 #define ONE_CHANNEL(name, slots, ...)                                                                                  \
     { name, slots, 1, 4, 2, {__VA_ARGS__}, all_is_quiet, hash_private }
 #define TWO_CHANNELS(name, slots, ...)                                                                                 \
-    { name, slots, 2, 1, 3, {__VA_ARGS__}, all_is_quiet, hash_private }
+    { name, slots, 2, 0, 3, {__VA_ARGS__}, all_is_quiet, hash_private }
 #define LOSING(name, ...)                                                                                              \
     { name, 1, 1, 4, 2, {__VA_ARGS__}, nothing_more, hash_private }
 
@@ -260,36 +263,34 @@ static const struct scenario scenarios[] = {
 
 static const struct scenario *current;
 
-static void restart(void) {
+static void start(void) {
     memset(&so_far, 0, sizeof so_far);
+    memset(channels, 0, sizeof channels);
     so_far.clients_left = current->channels;
-    system_restart();
+    register_region(&so_far, sizeof so_far);
+    system_start(current->channels, current->slots);
 }
 
 static void explore_scenario(const struct scenario *scenario, enum mutant mutant, struct exploration *out) {
     current = scenario;
     slot_count = scenario->slots;
-    memset(channels, 0, sizeof channels);
-    system_start(scenario->channels, scenario->slots);
-    explore(scenario, mutant, restart, out);
+    explore(scenario, mutant, start, out);
 }
 
-static unsigned long long check_core(void) {
-    unsigned long long schedules = 0;
+static bool check_core(void) {
     for (size_t i = 0; i < SCENARIO_COUNT; i++) {
         struct exploration out;
         explore_scenario(&scenarios[i], NO_MUTANT, &out);
         if (out.finding != NOTHING_FOUND) {
             printf("FAILED %s\n  %s: %s\n", scenarios[i].name, finding_name(out.finding), out.what);
             print_found_schedule();
-            return 0;
+            return false;
         }
-        printf("ok %s: %llu different ends of all schedules, %llu states, %llu steps\n", scenarios[i].name,
-               out.schedules, out.states, out.steps);
+        printf("ok %s: every schedule, through %llu states and %llu steps to %llu ends\n", scenarios[i].name,
+               out.states, out.steps, out.ends);
         fflush(stdout);
-        schedules += out.schedules;
     }
-    return schedules;
+    return true;
 }
 
 static bool check_mutant(enum mutant mutant) {
