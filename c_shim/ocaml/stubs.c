@@ -24,16 +24,12 @@
 
 #include "sidecaml/sidecaml.h"
 
-/* A poll that finds nothing looks at the control socket this often: it is how a polling client learns of death. */
-#define LOOK_EVERY_NS 1000000u
-
 /* Results beside those of sidecaml.h. */
 enum { CLOSED = -1000, TAKEN = -1001 };
 
 struct handle {
     sidecaml_channel *channel; /* NULL: not open */
     atomic_bool taken;
-    uint64_t looked_ns;
 };
 
 /* --- Handles ----------------------------------------------------------------------------------------------------- */
@@ -424,16 +420,6 @@ CAMLprim value sidecaml_ml_wait_holding_byte(value v, value slot, value deadline
     return Val_long(sidecaml_ml_wait_holding_native(v, Long_val(slot), Long_val(deadline_ns)));
 }
 
-/* Whether somebody died is the control socket's to tell; disarming looks there. */
-static int look_around(struct handle *handle, uint32_t slot) {
-    uint64_t now = sidecaml_now_ns();
-    if (now - handle->looked_ns >= LOOK_EVERY_NS) {
-        handle->looked_ns = now;
-        sidecaml_channel_disarm(handle->channel);
-    }
-    return sidecaml_channel_poll(handle->channel, slot);
-}
-
 /* -PENDING, or what a wait gives; a request past its deadline is given up. */
 CAMLprim intnat sidecaml_ml_poll_native(value v, intnat slot, intnat deadline_ns) { /* noalloc */
     struct handle *handle = handle_of(v);
@@ -441,7 +427,6 @@ CAMLprim intnat sidecaml_ml_poll_native(value v, intnat slot, intnat deadline_ns
     int result = enter(handle, &channel);
     if (result < 0) return result;
     result = sidecaml_channel_poll(channel, (uint32_t)slot);
-    if (result == -SIDECAML_E_PENDING) result = look_around(handle, (uint32_t)slot);
     if (result == -SIDECAML_E_PENDING && deadline_ns && sidecaml_now_ns() >= (uint64_t)deadline_ns)
         result = sidecaml_channel_wait(channel, (uint32_t)slot, (uint64_t)deadline_ns); /* does not wait: it is past */
     leave(handle);

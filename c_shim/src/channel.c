@@ -17,6 +17,8 @@
 #include "wait.h"
 
 #define EVENT_BYTES 2048
+/* A client that only polls learns of death this late. */
+#define POLL_CONTROL_NS 1000000u
 
 struct sidecaml_channel {
     struct ring_client ring;
@@ -27,6 +29,7 @@ struct sidecaml_channel {
     bool gone;
     struct sidecaml_channel_fds fds;
     struct mapping segment, status_page;
+    uint64_t looked_at_control_ns;
     size_t event_bytes;
     uint8_t event[EVENT_BYTES]; /* the daemon's last words */
     struct sidecaml_layout layout;
@@ -178,7 +181,8 @@ int sidecaml_channel_submit(sidecaml_channel *channel, uint64_t deadline_ns) {
     return slot;
 }
 
-int sidecaml_channel_poll(sidecaml_channel *channel, uint32_t slot) {
+/* The slot's word, and what is known of the daemon: no system call. */
+static int glance(const sidecaml_channel *channel, uint32_t slot) {
     int result = ring_poll(&channel->ring, slot);
     return result == -SIDECAML_E_PENDING && channel->gone ? -SIDECAML_E_SERVER_GONE : result;
 }
@@ -245,7 +249,7 @@ int sidecaml_channel_spin(sidecaml_channel *channel, uint32_t slot, uint64_t spi
     uint64_t until = 0;
     for (;;) {
         for (int look = 0; look < SPIN_LOOKS; look++) {
-            int result = sidecaml_channel_poll(channel, slot);
+            int result = glance(channel, slot);
             if (result != -SIDECAML_E_PENDING) return result;
             cpu_relax();
         }
@@ -260,7 +264,7 @@ static int spin_until(sidecaml_channel *channel, uint32_t slot, uint64_t until_n
     for (;;) {
         uint32_t peer = load32(&channel->status->core, relaxed);
         for (int look = 0; look < SPIN_LOOKS; look++) {
-            int result = sidecaml_channel_poll(channel, slot);
+            int result = glance(channel, slot);
             if (result != -SIDECAML_E_PENDING) return result;
             cpu_relax();
         }
@@ -280,11 +284,11 @@ static int park(sidecaml_channel *channel, uint32_t slot, uint64_t now, uint64_t
         if (woke & WOKE_CONTROL) hear_control(channel);
     }
     client_unpark(channel->block, channel->fds.answer);
-    return sidecaml_channel_poll(channel, slot);
+    return glance(channel, slot);
 }
 
 int sidecaml_channel_wait(sidecaml_channel *channel, uint32_t slot, uint64_t deadline_ns) {
-    int result = sidecaml_channel_poll(channel, slot);
+    int result = glance(channel, slot);
     if (result != -SIDECAML_E_PENDING) return result;
 
     uint64_t start = sidecaml_now_ns();
@@ -296,7 +300,7 @@ int sidecaml_channel_wait(sidecaml_channel *channel, uint32_t slot, uint64_t dea
     }
     if (result == -SIDECAML_E_PENDING && channel->spinner.policy == SIDECAML_SPIN) {
         if (control_is_ready(channel->fds.control)) hear_control(channel);
-        result = sidecaml_channel_poll(channel, slot);
+        result = glance(channel, slot);
         return result == -SIDECAML_E_PENDING ? -SIDECAML_E_AGAIN : result;
     }
     if (result == -SIDECAML_E_PENDING && deadline_ns && now >= deadline_ns) result = -SIDECAML_E_TIMEOUT;
@@ -308,6 +312,16 @@ int sidecaml_channel_wait(sidecaml_channel *channel, uint32_t slot, uint64_t dea
     if (result == -SIDECAML_E_PENDING) return -SIDECAML_E_AGAIN;
     spinner_learn(&channel->spinner, now - start);
     return result == -SIDECAML_E_TIMEOUT ? give_up(channel, slot) : result;
+}
+
+int sidecaml_channel_poll(sidecaml_channel *channel, uint32_t slot) {
+    int result = glance(channel, slot);
+    if (result != -SIDECAML_E_PENDING) return result;
+    uint64_t now = sidecaml_now_ns();
+    if (now - channel->looked_at_control_ns < POLL_CONTROL_NS) return result;
+    channel->looked_at_control_ns = now;
+    if (control_is_ready(channel->fds.control)) hear_control(channel);
+    return glance(channel, slot);
 }
 
 int sidecaml_channel_arm(sidecaml_channel *channel, uint32_t slot) {

@@ -200,3 +200,18 @@ def test_a_stopped_worker_does_not_outlive_its_killed_supervisor(served: Daemon)
     for pid in workers:
         os.kill(pid, signal.SIGCONT)
     wait_until("the workers ended", lambda: not any(map(is_alive, workers)))
+
+
+def test_a_client_that_only_polls_learns_of_death(served: Daemon) -> None:
+    with open_channel(served.socket, "slow") as channel:
+        slot = submit_slow(channel, LONG_RUN)
+        assert channel.poll(slot) is False
+        os.kill(worker_of(served, "slow"), signal.SIGKILL)
+
+        def knows() -> bool:
+            try:
+                return channel.poll(slot)
+            except SidecamlError as error:
+                return error.code is ErrorCode.SERVER_GONE
+
+        wait_until("the polling client is told", knows)

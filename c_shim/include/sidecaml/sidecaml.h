@@ -152,7 +152,8 @@ int sidecaml_channel_get_dims(const sidecaml_channel *channel, uint32_t slot, ui
 int sidecaml_channel_submit(sidecaml_channel *channel, uint64_t deadline_ns);
 
 /* 0 when the slot's request is DONE, -PENDING while it is under way, the failure's negative code when FAILED,
- * -SERVER_GONE, or -INVALID when the slot holds no request of the caller's. No system call. */
+ * -SERVER_GONE, or -INVALID when the slot holds no request of the caller's. Looks at the control socket at most once a
+ * millisecond; no system call otherwise. */
 int sidecaml_channel_poll(sidecaml_channel *channel, uint32_t slot);
 
 /* Like poll, spinning for at most `spin_ns`. No system call; bounded, so it may run where a runtime must not stall. */
