@@ -132,8 +132,9 @@ static int receive(int fd, struct reply *reply, uint64_t deadline_ns, struct sid
     take_fds(reply, &header);
     if (header.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
         return fail(why, SIDECAML_E_PROTOCOL, "the daemon sent a message larger than the protocol allows");
-    if (msgpack_unpack_next(&reply->unpacked, reply->bytes, (size_t)bytes, NULL) != MSGPACK_UNPACK_SUCCESS ||
-        reply->unpacked.data.type != MSGPACK_OBJECT_MAP)
+    size_t end = 0;
+    if (msgpack_unpack_next(&reply->unpacked, reply->bytes, (size_t)bytes, &end) != MSGPACK_UNPACK_SUCCESS ||
+        end != (size_t)bytes || reply->unpacked.data.type != MSGPACK_OBJECT_MAP)
         return fail(why, SIDECAML_E_PROTOCOL, "the daemon sent %zd bytes that are not a msgpack map", bytes);
     return 0;
 }

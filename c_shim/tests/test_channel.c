@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -462,6 +463,21 @@ static void closing_under_a_running_request_leaves_its_input_alone(void) {
     pair_close(&pair);
 }
 
+static void a_forked_child_that_closes_leaves_the_parents_request_alone(void) {
+    open_pair(1, SIDECAML_BLOCK);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        sidecaml_channel_close(pair.channel);
+        _exit(0);
+    }
+    CHECK_EQ(waitpid(child, NULL, 0), child);
+    run_next(0, NULL);
+    CHECK_EQ(sidecaml_channel_wait(pair.channel, 0, 0), 0);
+    pair_close(&pair);
+}
+
 static void a_dropped_channel_leaves_the_pages_to_its_views(void) {
     open_pair(2, SIDECAML_BLOCK);
     CHECK_EQ(byte_after(sidecaml_channel_drop), 42);
@@ -495,6 +511,7 @@ int main(void) {
         TEST(what_is_no_channel_is_refused_and_stays_the_callers),
         TEST(a_late_view_of_a_closed_channel_reads_zeros),
         TEST(closing_under_a_running_request_leaves_its_input_alone),
+        TEST(a_forked_child_that_closes_leaves_the_parents_request_alone),
         TEST(a_dropped_channel_leaves_the_pages_to_its_views),
     };
     return RUN_TESTS(tests, 20);

@@ -145,6 +145,22 @@ static void control_is_looked_at_under_load(void) {
     close_worker();
 }
 
+static void scribbling_does_not_keep_the_worker_from_its_control_socket(void) {
+    open_worker(1);
+    struct sidecaml_request request;
+    uint8_t *base = mmap(NULL, layout.segment_bytes, PROT_READ | PROT_WRITE, MAP_SHARED,
+                         sidecaml_channel_segment_fd(channels[0]), 0);
+    CHECK((void *)base != MAP_FAILED);
+    struct sidecaml_slot *slots = (void *)(base + layout.slots_offset);
+    /* Tickets so late that the worker skips for ever. */
+    for (uint32_t i = 0; i < layout.slot_count; i++)
+        slots[i].word = (uint64_t)1 << 62;
+    CHECK_EQ(send(supervisor, "x", 1, 0), 1);
+    CHECK_EQ(sidecaml_worker_next(worker, UINT64_MAX, &request), -SIDECAML_E_AGAIN);
+    munmap(base, layout.segment_bytes);
+    close_worker();
+}
+
 static void *submit_later(void *unused) {
     (void)unused;
     nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
@@ -266,6 +282,7 @@ int main(void) {
         TEST(next_comes_back_when_its_time_is_up),
         TEST(a_control_message_interrupts_next_under_every_policy),
         TEST(control_is_looked_at_under_load),
+        TEST(scribbling_does_not_keep_the_worker_from_its_control_socket),
         TEST(a_sleeping_worker_is_woken_by_any_channel),
         TEST(posts_without_requests_are_harmless),
         TEST(the_status_page_counts),
