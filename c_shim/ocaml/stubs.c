@@ -6,6 +6,9 @@
  * Threads: a channel belongs to one thread at a time. A caller that forgets must get an error, not a channel that is
  * unmapped under its feet, so every stub enters the handle, and may find it taken, or closed.
  *
+ * Signals: entering a blocking section may run a handler that raises. A wait wants that; whoever holds what an
+ * exception would leak enters with `_no_pending`, and the handler runs afterwards.
+ *
  * Results are those of sidecaml.h. Stubs marked noalloc neither allocate, nor raise, nor run for more than a few us.
  */
 #define CAML_NAME_SPACE
@@ -247,7 +250,7 @@ CAMLprim value sidecaml_ml_describe(value v_request) {
     struct sidecaml_models models;
     struct sidecaml_failure why;
     read_request(v_request, &request);
-    caml_enter_blocking_section();
+    caml_enter_blocking_section_no_pending();
     int status = describe(&request, &models, &why);
     caml_leave_blocking_section();
     free_request(&request);
@@ -277,7 +280,7 @@ CAMLprim value sidecaml_ml_open(value v_request) {
     v_handle = alloc_handle();
     struct handle *handle = handle_of(v_handle);
     read_request(v_request, &request);
-    caml_enter_blocking_section();
+    caml_enter_blocking_section_no_pending();
     int status = open_channel(&request, &handle->channel, &models, &why);
     caml_leave_blocking_section();
     free_request(&request);
@@ -301,7 +304,7 @@ CAMLprim value sidecaml_ml_close(value v) {
     handle->channel = NULL;
     leave(handle);
     /* Giving back a large segment takes milliseconds. */
-    caml_enter_blocking_section();
+    caml_enter_blocking_section_no_pending();
     sidecaml_channel_close(channel);
     caml_leave_blocking_section();
     CAMLreturn(Val_long(0));

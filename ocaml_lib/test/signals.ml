@@ -70,6 +70,22 @@ let a_handler_may_use_another_channel () =
   ok "the call itself" outcome;
   Alcotest.(check bool) "it ran" true (!ran > 0)
 
+let an_exception_leaves_no_channel_half_closed () =
+  let bytes = Bytes.create (1 lsl 26) in
+  let before = descriptors () in
+  let m = Sidecaml.open_model_exn ~socket:(Support.Daemon.shared ()) "digits" in
+  (* No handler runs during the fill, so that the signal is still pending when closing begins. *)
+  (try
+     with_timer ~after_s:0.001
+       (fun _ -> raise Exit)
+       (fun () ->
+         Bytes.unsafe_fill bytes 0 (Bytes.length bytes) 'x';
+         Sidecaml.close m;
+         until "the signal" (fun () -> false))
+   with Exit -> ());
+  Sidecaml.close m;
+  Alcotest.(check int) "descriptors" before (descriptors ())
+
 let tests =
   [
     ( "signals",
@@ -78,5 +94,6 @@ let tests =
         case "an exception gives the request up" an_exception_gives_the_request_up;
         case "an await can be taken up again" an_await_can_be_taken_up_again;
         case "a handler may use another channel" a_handler_may_use_another_channel;
+        case "an exception leaves no channel half closed" an_exception_leaves_no_channel_half_closed;
       ] );
   ]
