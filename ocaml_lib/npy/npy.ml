@@ -235,9 +235,14 @@ let with_file path open_it close_it use =
 
 let read path =
   let contents channel = really_input_string channel (in_channel_length channel) in
-  match with_file path open_in_bin close_in contents with
+  match with_file path open_in_bin close_in_noerr contents with
   | Error _ as e -> e
   | Ok s -> Result.map_error (Printf.sprintf "%s: %s" path) (of_string s)
 
 let write path array =
-  with_file path open_out_bin close_out (fun channel -> output_string channel (to_string array))
+  (* Closed inside, where a full disk is an error; the closing that [with_file] does only cleans up. *)
+  let put channel =
+    output_string channel (to_string array);
+    close_out channel
+  in
+  with_file path open_out_bin close_out_noerr put

@@ -90,6 +90,11 @@ let files_that_cannot_be_read () =
   | Error a, Error _, Error b -> Check.mentions "path" (a ^ b) [ "/nonexistent/x.npy" ]
   | _ -> Alcotest.fail "an impossible file"
 
+let a_full_disk_is_an_error () =
+  match Npy.write "/dev/full" (array_of (Any Bool) [||] 0) with
+  | Error reason -> Check.mentions "reason" reason [ "No space left" ]
+  | Ok () -> Alcotest.fail "written to a full disk"
+
 let tests =
   [
     ( "npy",
@@ -98,5 +103,6 @@ let tests =
         hostile;
         Check.case "reasons are told" reasons_are_told;
         Check.case "files that cannot be read" files_that_cannot_be_read;
+        Check.case "a full disk is an error" a_full_disk_is_an_error;
       ] );
   ]
