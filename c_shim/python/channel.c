@@ -16,6 +16,7 @@ struct channel_object {
     bool waiting; /* a thread is inside `wait` without the interpreter lock */
 };
 
+/* After the arguments were read: reading one may run Python code (`__index__`), and that may close the channel. */
 static struct channel_object *usable_channel(PyObject *object) {
     struct channel_object *self = (struct channel_object *)object;
     if (self->channel && !self->waiting) return self;
@@ -105,9 +106,10 @@ static PyObject *channel_claim(PyObject *object, PyObject *Py_UNUSED(none)) {
 }
 
 static PyObject *channel_submit(PyObject *object, PyObject *const *args, Py_ssize_t count) {
-    struct channel_object *self = usable_channel(object);
     uint64_t deadline = 0;
-    if (!self || !check_count("submit", count, 0, 1) || (count && !u64_of(args[0], &deadline))) return NULL;
+    if (!check_count("submit", count, 0, 1) || (count && !u64_of(args[0], &deadline))) return NULL;
+    struct channel_object *self = usable_channel(object);
+    if (!self) return NULL;
     int slot = sidecaml_channel_submit(self->channel, deadline);
     return slot < 0 ? raise_code(self->state, slot, NULL) : PyLong_FromLong(slot);
 }
@@ -120,19 +122,20 @@ static PyObject *answer_of(const struct channel_object *self, int status, uint32
 }
 
 static PyObject *channel_poll(PyObject *object, PyObject *arg) {
-    struct channel_object *self = usable_channel(object);
     uint32_t slot;
-    if (!self || !u32_of(arg, &slot)) return NULL;
+    if (!u32_of(arg, &slot)) return NULL;
+    struct channel_object *self = usable_channel(object);
+    if (!self) return NULL;
     return answer_of(self, sidecaml_channel_poll(self->channel, slot), slot);
 }
 
 static PyObject *channel_spin(PyObject *object, PyObject *const *args, Py_ssize_t count) {
-    struct channel_object *self = usable_channel(object);
     uint32_t slot;
     uint64_t spin_ns;
     int status;
-    if (!self || !check_count("spin", count, 2, 2) || !u32_of(args[0], &slot) || !u64_of(args[1], &spin_ns))
-        return NULL;
+    if (!check_count("spin", count, 2, 2) || !u32_of(args[0], &slot) || !u64_of(args[1], &spin_ns)) return NULL;
+    struct channel_object *self = usable_channel(object);
+    if (!self) return NULL;
     self->waiting = true;
     Py_BEGIN_ALLOW_THREADS;
     status = sidecaml_channel_spin(self->channel, slot, spin_ns);
@@ -152,35 +155,38 @@ static int wait_once(struct channel_object *self, uint32_t slot, uint64_t deadli
 }
 
 static PyObject *channel_wait(PyObject *object, PyObject *const *args, Py_ssize_t count) {
-    struct channel_object *self = usable_channel(object);
     uint32_t slot;
     uint64_t deadline = 0;
-    if (!self || !check_count("wait", count, 1, 2) || !u32_of(args[0], &slot) ||
-        (count > 1 && !u64_of(args[1], &deadline)))
+    if (!check_count("wait", count, 1, 2) || !u32_of(args[0], &slot) || (count > 1 && !u64_of(args[1], &deadline)))
         return NULL;
+    struct channel_object *self = usable_channel(object);
+    if (!self) return NULL;
     int status = self->policy == SIDECAML_BLOCK ? sidecaml_channel_poll(self->channel, slot)
                                                 : sidecaml_channel_spin(self->channel, slot, HELD_SPIN_NS);
     while (status == -SIDECAML_E_PENDING || status == -SIDECAML_E_AGAIN) {
         status = wait_once(self, slot, deadline);
-        if (status == -SIDECAML_E_AGAIN && PyErr_CheckSignals() < 0) return NULL;
+        /* A signal handler may close the channel. */
+        if (status == -SIDECAML_E_AGAIN && (PyErr_CheckSignals() < 0 || !usable_channel(object))) return NULL;
     }
     if (status < 0) return raise_result(self, status, slot);
     Py_RETURN_NONE;
 }
 
 static PyObject *channel_release(PyObject *object, PyObject *arg) {
-    struct channel_object *self = usable_channel(object);
     uint32_t slot;
-    if (!self || !u32_of(arg, &slot)) return NULL;
+    if (!u32_of(arg, &slot)) return NULL;
+    struct channel_object *self = usable_channel(object);
+    if (!self) return NULL;
     if (sidecaml_channel_release(self->channel, slot) < 0)
         return raise_invalid(self->state, "slot %u holds no finished request of yours", slot);
     Py_RETURN_NONE;
 }
 
 static PyObject *channel_abandon(PyObject *object, PyObject *arg) {
-    struct channel_object *self = usable_channel(object);
     uint32_t slot;
-    if (!self || !u32_of(arg, &slot)) return NULL;
+    if (!u32_of(arg, &slot)) return NULL;
+    struct channel_object *self = usable_channel(object);
+    if (!self) return NULL;
     int status = sidecaml_channel_abandon(self->channel, slot);
     if (status < 0) return raise_result(self, status, slot);
     Py_RETURN_NONE;
@@ -188,28 +194,33 @@ static PyObject *channel_abandon(PyObject *object, PyObject *arg) {
 
 /* --- Tensors ----------------------------------------------------------------------------------------------------- */
 
-static bool place_args(const struct channel_object *self, const char *function, PyObject *const *args, Py_ssize_t count,
-                       Py_ssize_t wanted, uint32_t *slot, uint32_t *tensor) {
-    if (!check_count(function, count, wanted, wanted) || !u32_of(args[0], slot) || !u32_of(args[1], tensor))
-        return false;
-    if (sidecaml_channel_tensor(self->channel, *slot, *tensor)) return true;
-    raise_invalid(self->state, "the channel has no slot %u or no tensor %u", *slot, *tensor);
-    return false;
+static bool place_args(const char *function, PyObject *const *args, Py_ssize_t count, Py_ssize_t wanted, uint32_t *slot,
+                       uint32_t *tensor) {
+    return check_count(function, count, wanted, wanted) && u32_of(args[0], slot) && u32_of(args[1], tensor);
+}
+
+static struct channel_object *usable_place(PyObject *object, uint32_t slot, uint32_t tensor) {
+    struct channel_object *self = usable_channel(object);
+    if (!self || sidecaml_channel_tensor(self->channel, slot, tensor)) return self;
+    raise_invalid(self->state, "the channel has no slot %u or no tensor %u", slot, tensor);
+    return NULL;
 }
 
 static PyObject *channel_tensor(PyObject *object, PyObject *const *args, Py_ssize_t count) {
-    struct channel_object *self = usable_channel(object);
     uint32_t slot, tensor;
-    if (!self || !place_args(self, "tensor", args, count, 2, &slot, &tensor)) return NULL;
+    if (!place_args("tensor", args, count, 2, &slot, &tensor)) return NULL;
+    struct channel_object *self = usable_place(object, slot, tensor);
+    if (!self) return NULL;
     return memory_new(self->state, object, self->hold, sidecaml_channel_tensor(self->channel, slot, tensor),
                       sidecaml_channel_layout(self->channel)->tensor[tensor].max_bytes);
 }
 
 static PyObject *channel_get_dims(PyObject *object, PyObject *const *args, Py_ssize_t count) {
-    struct channel_object *self = usable_channel(object);
     uint64_t dims[SIDECAML_MAX_RANK];
     uint32_t slot, tensor;
-    if (!self || !place_args(self, "get_dims", args, count, 2, &slot, &tensor)) return NULL;
+    if (!place_args("get_dims", args, count, 2, &slot, &tensor)) return NULL;
+    struct channel_object *self = usable_place(object, slot, tensor);
+    if (!self) return NULL;
     int rank = sidecaml_channel_get_dims(self->channel, slot, tensor, dims);
     return rank < 0 ? raise_code(self->state, rank, NULL) : tuple_of_dims(dims, (uint32_t)rank);
 }
@@ -232,12 +243,12 @@ static PyObject *raise_set_dims(const struct channel_object *self, int status, u
 }
 
 static PyObject *channel_set_dims(PyObject *object, PyObject *const *args, Py_ssize_t count) {
-    struct channel_object *self = usable_channel(object);
     uint64_t dims[SIDECAML_MAX_RANK];
     uint32_t slot, tensor, rank;
-    if (!self || !place_args(self, "set_dims", args, count, 3, &slot, &tensor) ||
-        !dims_of(self->state, args[2], dims, &rank))
+    if (!place_args("set_dims", args, count, 3, &slot, &tensor) || !dims_of(state_of(object), args[2], dims, &rank))
         return NULL;
+    struct channel_object *self = usable_place(object, slot, tensor);
+    if (!self) return NULL;
     int status = sidecaml_channel_set_dims(self->channel, slot, tensor, dims, rank);
     if (status < 0) return raise_set_dims(self, status, slot, tensor);
     Py_RETURN_NONE;
@@ -246,9 +257,10 @@ static PyObject *channel_set_dims(PyObject *object, PyObject *const *args, Py_ss
 /* --- Event loops ------------------------------------------------------------------------------------------------- */
 
 static PyObject *channel_arm(PyObject *object, PyObject *arg) {
-    struct channel_object *self = usable_channel(object);
     uint32_t slot;
-    if (!self || !u32_of(arg, &slot)) return NULL;
+    if (!u32_of(arg, &slot)) return NULL;
+    struct channel_object *self = usable_channel(object);
+    if (!self) return NULL;
     return PyBool_FromLong(sidecaml_channel_arm(self->channel, slot));
 }
 
@@ -262,19 +274,21 @@ static PyObject *channel_disarm(PyObject *object, PyObject *Py_UNUSED(none)) {
 /* --- What happened ----------------------------------------------------------------------------------------------- */
 
 static PyObject *channel_message(PyObject *object, PyObject *arg) {
-    struct channel_object *self = usable_channel(object);
     char text[SIDECAML_MESSAGE_BYTES + 1];
     uint32_t slot;
-    if (!self || !u32_of(arg, &slot)) return NULL;
+    if (!u32_of(arg, &slot)) return NULL;
+    struct channel_object *self = usable_channel(object);
+    if (!self) return NULL;
     size_t length = sidecaml_channel_message(self->channel, slot, text, sizeof text);
     return PyUnicode_DecodeUTF8(text, (Py_ssize_t)length, "replace");
 }
 
 static PyObject *channel_stamps(PyObject *object, PyObject *arg) {
-    struct channel_object *self = usable_channel(object);
     struct sidecaml_stamps stamps;
     uint32_t slot;
-    if (!self || !u32_of(arg, &slot)) return NULL;
+    if (!u32_of(arg, &slot)) return NULL;
+    struct channel_object *self = usable_channel(object);
+    if (!self) return NULL;
     if (sidecaml_channel_stamps(self->channel, slot, &stamps) < 0)
         return raise_invalid(self->state, "the channel has no slot %u", slot);
     return Py_BuildValue("KKKK", (unsigned long long)stamps.submitted_ns, (unsigned long long)stamps.seen_ns,
@@ -291,16 +305,19 @@ static PyObject *channel_gone_event(PyObject *object, PyObject *Py_UNUSED(none))
 }
 
 static PyObject *channel_set_policy(PyObject *object, PyObject *arg) {
+    enum sidecaml_policy policy;
+    if (!policy_of(state_of(object), arg, &policy)) return NULL;
     struct channel_object *self = usable_channel(object);
-    if (!self || !policy_of(self->state, arg, &self->policy)) return NULL;
+    if (!self) return NULL;
+    self->policy = policy;
     sidecaml_channel_set_policy(self->channel, self->policy);
     Py_RETURN_NONE;
 }
 
 static PyObject *channel_set_stamps(PyObject *object, PyObject *arg) {
-    struct channel_object *self = usable_channel(object);
-    int all = self ? PyObject_IsTrue(arg) : -1;
-    if (all < 0) return NULL;
+    int all = PyObject_IsTrue(arg);
+    struct channel_object *self = all < 0 ? NULL : usable_channel(object);
+    if (!self) return NULL;
     sidecaml_channel_set_stamps(self->channel, all);
     Py_RETURN_NONE;
 }

@@ -19,6 +19,7 @@ struct worker_object {
     struct hold **holds; /* of each attached channel; NULL where there is none */
 };
 
+/* After the arguments were read: reading one may run Python code (`__index__`), and that may close the worker. */
 static bool usable(const struct worker_object *self) {
     if (self->worker && !self->waiting) return true;
     raise_invalid(self->state, self->worker ? "another thread waits on the worker" : "the worker is closed");
@@ -111,11 +112,12 @@ static bool make_room(struct worker_object *self) {
 }
 
 static PyObject *worker_attach(PyObject *object, PyObject *const *args, Py_ssize_t count) {
-    struct worker_object *self = usable_worker(object);
     struct sidecaml_worker_fds fds;
-    if (!self || !check_count("attach", count, 4, 4) || !fd_of(args[0], &fds.segment) ||
-        !fd_of(args[1], &fds.request) || !fd_of(args[2], &fds.answer))
+    if (!check_count("attach", count, 4, 4) || !fd_of(args[0], &fds.segment) || !fd_of(args[1], &fds.request) ||
+        !fd_of(args[2], &fds.answer))
         return NULL;
+    struct worker_object *self = usable_worker(object);
+    if (!self) return NULL;
     const struct sidecaml_layout *layout = layout_of(self->state, args[3]);
     /* Before the descriptors change hands: nothing may fail afterwards. */
     struct hold *hold = layout ? hold_new() : NULL;
@@ -137,9 +139,10 @@ static struct hold *hold_of(const struct worker_object *self, uint32_t channel) 
 }
 
 static PyObject *worker_detach(PyObject *object, PyObject *arg) {
-    struct worker_object *self = usable_worker(object);
     uint32_t channel;
-    if (!self || !u32_of(arg, &channel)) return NULL;
+    if (!u32_of(arg, &channel)) return NULL;
+    struct worker_object *self = usable_worker(object);
+    if (!self) return NULL;
     struct hold *hold = hold_of(self, channel);
     if (!hold) return NULL;
     if (self->running && self->request.channel == channel)
@@ -152,12 +155,13 @@ static PyObject *worker_detach(PyObject *object, PyObject *arg) {
 }
 
 /* Channel, slot and tensor to a place; NULL with an exception set. */
-static void *place_of(const struct worker_object *self, PyObject *const *args, Py_ssize_t count, struct hold **hold,
-                      uint64_t *bytes) {
+static void *place_of(PyObject *object, PyObject *const *args, Py_ssize_t count, struct hold **hold, uint64_t *bytes) {
     uint32_t channel, slot, tensor;
     if (!check_count("tensor", count, 3, 3) || !u32_of(args[0], &channel) || !u32_of(args[1], &slot) ||
         !u32_of(args[2], &tensor))
         return NULL;
+    struct worker_object *self = usable_worker(object);
+    if (!self) return NULL;
     *hold = hold_of(self, channel);
     if (!*hold) return NULL;
     void *place = sidecaml_worker_tensor(self->worker, channel, slot, tensor);
@@ -169,18 +173,16 @@ static void *place_of(const struct worker_object *self, PyObject *const *args, P
 }
 
 static PyObject *worker_tensor(PyObject *object, PyObject *const *args, Py_ssize_t count) {
-    struct worker_object *self = usable_worker(object);
     struct hold *hold;
     uint64_t bytes;
-    void *place = self ? place_of(self, args, count, &hold, &bytes) : NULL;
-    return place ? memory_new(self->state, object, hold, place, bytes) : NULL;
+    void *place = place_of(object, args, count, &hold, &bytes);
+    return place ? memory_new(state_of(object), object, hold, place, bytes) : NULL;
 }
 
 static PyObject *worker_tensor_address(PyObject *object, PyObject *const *args, Py_ssize_t count) {
-    struct worker_object *self = usable_worker(object);
     struct hold *hold;
     uint64_t bytes;
-    void *place = self ? place_of(self, args, count, &hold, &bytes) : NULL;
+    void *place = place_of(object, args, count, &hold, &bytes);
     return place ? PyLong_FromVoidPtr(place) : NULL;
 }
 
@@ -211,7 +213,8 @@ static int wait_for_request(struct worker_object *self, uint64_t timeout_ns) {
     for (uint64_t left = timeout_ns; left; left = remaining(end)) {
         int status = wait_once(self, left);
         if (status == 1) return 1;
-        if (PyErr_CheckSignals() < 0) return -1;
+        /* A signal handler may close the worker. */
+        if (PyErr_CheckSignals() < 0 || !usable(self)) return -1;
         if (status == -SIDECAML_E_AGAIN) return 0;
         if (status != -SIDECAML_E_TIMEOUT && status != -SIDECAML_E_PENDING) {
             raise_code(self->state, status, NULL);
@@ -231,9 +234,10 @@ static PyObject *tuple_of_request(const struct sidecaml_request *request) {
 }
 
 static PyObject *worker_next(PyObject *object, PyObject *timeout) {
-    struct worker_object *self = usable_worker(object);
     uint64_t timeout_ns = UINT64_MAX;
-    if (!self || (timeout != Py_None && !u64_of(timeout, &timeout_ns))) return NULL;
+    if (timeout != Py_None && !u64_of(timeout, &timeout_ns)) return NULL;
+    struct worker_object *self = usable_worker(object);
+    if (!self) return NULL;
     if (self->running) return raise_invalid(self->state, "the worker runs a request: complete it before the next");
     int taken = sidecaml_worker_next(self->worker, 0, &self->request);
     if (taken == -SIDECAML_E_PENDING) taken = wait_for_request(self, timeout_ns);
@@ -257,9 +261,10 @@ static PyObject *finish(struct worker_object *self, uint32_t code, const char *m
 }
 
 static PyObject *worker_complete(PyObject *object, PyObject *const *args, Py_ssize_t count) {
-    struct worker_object *self = running_worker(object);
     uint32_t code = 0;
-    if (!self || !check_count("complete", count, 0, 2) || (count > 0 && !u32_of(args[0], &code))) return NULL;
+    if (!check_count("complete", count, 0, 2) || (count > 0 && !u32_of(args[0], &code))) return NULL;
+    struct worker_object *self = running_worker(object);
+    if (!self) return NULL;
     if (code > INT16_MAX) return raise_invalid(self->state, "%u is no error code", code);
     if (count < 2 || args[1] == Py_None) return finish(self, code, NULL);
     /* A message that UTF-8 cannot hold must not keep the request from completing. */
@@ -291,21 +296,23 @@ static PyObject *raise_dims(const struct worker_object *self, int status, uint32
 }
 
 static PyObject *worker_get_dims(PyObject *object, PyObject *arg) {
-    struct worker_object *self = running_worker(object);
     uint64_t dims[SIDECAML_MAX_RANK];
     uint32_t tensor;
-    if (!self || !u32_of(arg, &tensor)) return NULL;
+    if (!u32_of(arg, &tensor)) return NULL;
+    struct worker_object *self = running_worker(object);
+    if (!self) return NULL;
     int rank = sidecaml_worker_get_dims(self->worker, &self->request, tensor, dims);
     return rank < 0 ? raise_dims(self, rank, tensor) : tuple_of_dims(dims, (uint32_t)rank);
 }
 
 static PyObject *worker_set_dims(PyObject *object, PyObject *const *args, Py_ssize_t count) {
-    struct worker_object *self = running_worker(object);
     uint64_t dims[SIDECAML_MAX_RANK];
     uint32_t tensor, rank;
-    if (!self || !check_count("set_dims", count, 2, 2) || !u32_of(args[0], &tensor) ||
-        !dims_of(self->state, args[1], dims, &rank))
+    if (!check_count("set_dims", count, 2, 2) || !u32_of(args[0], &tensor) ||
+        !dims_of(state_of(object), args[1], dims, &rank))
         return NULL;
+    struct worker_object *self = running_worker(object);
+    if (!self) return NULL;
     int status = sidecaml_worker_set_dims(self->worker, &self->request, tensor, dims, rank);
     if (status < 0) return raise_dims(self, status, tensor);
     Py_RETURN_NONE;

@@ -409,6 +409,40 @@ def test_closed_objects_refuse_every_call() -> None:
         refused(ErrorCode.INVALID, worker.tensor, 0, 0, 0)
 
 
+class Closing:
+    """A number that closes something while it is read."""
+
+    def __init__(self, close: Callable[[], None]) -> None:
+        self._close = close
+
+    def __index__(self) -> int:
+        self._close()
+        return 0
+
+
+CHANNEL_CALLS = {
+    1: ("poll", "release", "abandon", "arm", "submit", "message", "stamps", "set_policy"),
+    2: ("spin", "wait", "tensor", "get_dims"),
+}
+WORKER_CALLS = {1: ("next", "detach", "complete", "get_dims"), 3: ("tensor", "tensor_address")}
+
+
+@pytest.mark.parametrize("side", ["worker", "channel"])
+def test_an_argument_may_close_the_object_while_it_is_read(side: str) -> None:
+    calls = WORKER_CALLS if side == "worker" else CHANNEL_CALLS
+    for count, name in ((count, name) for count, names in calls.items() for name in names):
+        with ring_pair() as (worker, channel, _):
+            closing = worker if side == "worker" else channel
+            arguments = [*[0] * (count - 1), Closing(closing.close)]
+            assert "closed" in refused(ErrorCode.INVALID, getattr(closing, name), *arguments), name
+
+
+def test_dims_may_close_the_object_while_they_are_read() -> None:
+    with ring_pair() as (worker, channel, _):
+        assert "closed" in refused(ErrorCode.INVALID, channel.set_dims, 0, 0, [Closing(channel.close)])
+        assert "closed" in refused(ErrorCode.INVALID, worker.set_dims, 0, [Closing(worker.close)])
+
+
 @pytest.mark.parametrize("slot", [-1, 2**32, 2**70, 1.5, "0", None])
 def test_slots_that_are_no_number(slot: Any) -> None:
     with ring_pair() as (worker, channel, _):
@@ -508,6 +542,24 @@ def test_a_signal_handler_runs_during_a_wait(policy: int, side: str) -> None:
             with pytest.raises(Interrupted):
                 signal.setitimer(signal.ITIMER_REAL, 0.05)
                 worker.next(None) if side == "worker" else channel.wait(0)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("policy", [_core.SPIN, _core.ADAPTIVE, _core.BLOCK])
+@pytest.mark.parametrize("side", ["worker", "channel"])
+def test_a_signal_handler_may_close_what_waits(policy: int, side: str) -> None:
+    with ring_pair(policy=policy) as (worker, channel, _):
+        waiter = worker if side == "worker" else channel
+        before = signal.signal(signal.SIGALRM, lambda *_: waiter.close())
+        try:
+            channel.submit()
+            worker.next(0)
+            worker.complete() if side == "worker" else None
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            waits = (worker.next, None) if side == "worker" else (channel.wait, 0)
+            assert "closed" in refused(ErrorCode.INVALID, *waits)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
