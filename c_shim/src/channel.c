@@ -27,6 +27,7 @@ struct sidecaml_channel {
     struct spinner spinner;
     bool stamps;
     bool gone;
+    pid_t owner; /* the process that attached it */
     struct sidecaml_channel_fds fds;
     struct mapping segment, status_page;
     uint64_t looked_at_control_ns;
@@ -82,6 +83,7 @@ int sidecaml_channel_attach(const struct sidecaml_channel_fds *fds, uint64_t fin
         return status;
     }
     channel->fds = *fds;
+    channel->owner = getpid();
     spinner_init(&channel->spinner, policy);
     *out = channel;
     return 0;
@@ -118,7 +120,8 @@ void sidecaml_channel_drop(sidecaml_channel *channel) {
 }
 
 void sidecaml_channel_close(sidecaml_channel *channel) {
-    if (channel) punch(channel);
+    /* Not in a forked child, whose exit may close what its parent still uses. */
+    if (channel && channel->owner == getpid()) punch(channel);
     sidecaml_channel_drop(channel);
 }
 

@@ -237,14 +237,18 @@ static int spin_for_work(sidecaml_worker *worker, uint64_t until_ns, struct side
 
 /* Sleeps unless there is work; true when the caller should look at the control socket or run signal handlers. */
 static bool park(sidecaml_worker *worker, uint64_t timeout_ns) {
-    int woke = WOKE_ANSWER;
     worker_park(worker->status);
-    if (!any_has_work(worker)) {
+    bool sleeps = !any_has_work(worker);
+    int woke = WOKE_TIMEOUT;
+    if (sleeps) {
         count64(&worker->status->parks);
         woke = sleep_on_all(worker, timeout_ns);
     }
     worker_unpark(worker->status);
-    worker->looked_at_control_ns = read_clock(worker);
+    read_clock(worker);
+    /* Words that a client scribbled over can look like work for ever: the control socket must still have its turn. */
+    if (!sleeps) return control_waits(worker);
+    worker->looked_at_control_ns = worker->last_ns;
     store64(&worker->status->heartbeat_ns, worker->last_ns, relaxed);
     return woke & (WOKE_CONTROL | WOKE_SIGNAL);
 }

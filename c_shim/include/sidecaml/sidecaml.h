@@ -116,7 +116,8 @@ int sidecaml_channel_attach(const struct sidecaml_channel_fds *fds, uint64_t fin
                             sidecaml_channel **out, struct sidecaml_failure *why);
 
 /* Unmaps and closes everything, punching the pages out first so that a view that outlives the channel reads zeros.
- * NULL is allowed. Nothing blocks. */
+ * In a forked child it only lets go, as drop does: requests and pages are its parent's. NULL is allowed. Nothing
+ * blocks. */
 void sidecaml_channel_close(sidecaml_channel *channel);
 
 /* As close, but leaves the pages to whoever else maps them: for finalisers, which may run while views are in use. */
