@@ -65,18 +65,29 @@ class Binding:
                 self._io.bind_output(name, CPU)
 
     def _first_run(self) -> None:
-        try:
-            self._run_and_copy()
-        except SidecamlError:
-            raise
-        except Exception:
-            self._run_unbound()
+        self._run_or_unbound(self._run_and_copy)
         # An input that is at once an output is handed back where it is: the bound place is left as it was.
         for place, value in zip(self._outputs, self._io.get_outputs(), strict=True):
             if place.number in self._in_place and not _lies_at(value, place.address):
                 self._in_place.discard(place.number)
                 self._copy(place, value)
-        self.run = self._direct if len(self._in_place) == len(self._outputs) else self._run_and_copy
+        self.run = self._settled()
+
+    def _settled(self) -> Callable[[], None]:
+        """Choose how to run from now on, by what must be copied and what may still prove wrong."""
+        run = self._direct if len(self._in_place) == len(self._outputs) else self._run_and_copy
+        # Any request may be the first that shows that a declared name is not kept to.
+        named = any(place.number in self._in_place and place.tensor.dynamic for place in self._outputs)
+        return partial(self._run_or_unbound, run) if named else run
+
+    def _run_or_unbound(self, run: Callable[[], None]) -> None:
+        try:
+            run()
+        except SidecamlError:
+            raise
+        except Exception:
+            self._run_unbound()
+            self.run = self._settled()
 
     def _run_unbound(self) -> None:
         """Run once more with no output bound: the model may not keep to the shapes that it declares."""

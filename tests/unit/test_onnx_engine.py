@@ -248,6 +248,21 @@ def test_a_model_that_does_not_keep_to_the_dims_it_declares_is_served(tmp_path: 
         assert caught.value.code is ErrorCode.OUTPUT_TOO_LARGE
 
 
+def test_the_dims_declared_may_prove_wrong_at_any_request(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Greater", ["x", "zero"], ["positive"]),
+        helper.make_node("Compress", ["x", "positive"], ["y"], axis=0),
+    ]
+    zero = {"zero": np.float32(0)}
+    path = save(
+        tmp_path / "m.onnx", nodes, [value("x", "float32", ["N"])], [value("y", "float32", ["N"])], zero
+    )
+    with served(path, {"N": 4}) as model:
+        for x in ([1, 2, 3, 4], [1, -2, 3, -4], [5, 6, 7, 8], [-1, -2, -3, -4]):
+            y = model.run({"x": np.float32(x)})["y"]
+            assert y.tolist() == [item for item in x if item > 0]
+
+
 def test_an_output_of_another_shape_than_its_fixed_one_is_an_engine_error(tmp_path: Path) -> None:
     node = helper.make_node("Abs", ["x"], ["y"])
     path = unchecked(
