@@ -19,8 +19,8 @@ from ipc_server.channel import Channel, Channels
 from ipc_server.config import Limits
 from ipc_server.errors import SidecamlError
 from ipc_server.link import Link
-from ipc_server.messages import is_count, shown
-from ipc_server.model import REPLY_ROOM, Model
+from ipc_server.messages import REPLY_ROOM, is_count, shown
+from ipc_server.model import Model
 from ipc_server.suggest import hint
 
 log = logging.getLogger(__name__)
@@ -161,12 +161,21 @@ class Connection:
     async def _reply(self, request: Request) -> None:
         try:
             fields, fds = await self._answer(request)
-            self._link.send(messages.reply_ok(request, **fields), fds)
+            self._send(request, fields, fds)
         except SidecamlError as error:
             log.info("client %d: %s: refused: %s: %s", self.pid, shown(request.get("op")), error.name, error)
             self._link.send(messages.reply_error(request, error))
             if error.code is ErrorCode.ABI_MISMATCH:
                 raise
+
+    def _send(self, request: Request, fields: dict[str, Any], fds: Sequence[int]) -> None:
+        try:
+            self._link.send(messages.reply_ok(request, **fields), fds)
+        except OSError as error:
+            # Its descriptors did not arrive: nobody will use the channel.
+            if request["op"] == "open":
+                self._close_channel(fields["channel"])
+            raise _system(request["op"], error) from error
 
     async def _answer(self, request: Request) -> Answer:
         op = _field(request, "op", str, "a string")
@@ -272,11 +281,14 @@ class Connection:
                 )
 
     async def _close(self, request: Request) -> Answer:
-        channel = self.channels.pop(_count(request, "channel"), None)
+        self._close_channel(_count(request, "channel"))
+        return {}, []
+
+    def _close_channel(self, number: int) -> None:
+        channel = self.channels.pop(number, None)
         if channel:
             self._service.channels.end(channel)
-            log.info("channel %d: closed", channel.number)
-        return {}, []
+            log.info("channel %d: closed", number)
 
     async def _ping(self, _request: Request) -> Answer:
         return {"time_ns": time.monotonic_ns()}, []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import os
 import socket
 from collections import deque
@@ -55,7 +57,8 @@ class Link:
     def send(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
         """Send now, or as soon as there is room; the descriptors stay the caller's.
 
-        Raises LIMIT when too much waits to be sent already, and INVALID for a message that is too large.
+        Raises LIMIT when too much waits to be sent already, INVALID for a message that is too large, and
+        OSError when the system has no room for the descriptors: neither end is at fault then.
         """
         data = messages.pack(message)
         if self.ended:
@@ -64,7 +67,7 @@ class Link:
             return
         if len(self._outbox) >= MAX_OUTBOX:
             raise SidecamlError(ErrorCode.LIMIT, f"{MAX_OUTBOX} messages wait for the other end to read them")
-        self._outbox.append((data, [os.dup(fd) for fd in fds]))
+        self._outbox.append((data, _duplicates(fds)))
         self._loop.add_writer(self._sock, self._writable)
 
     async def flush(self, timeout_s: float) -> None:
@@ -145,7 +148,7 @@ class Link:
             self._pause()
 
     def _writable(self) -> None:
-        while self._outbox and self._try(*self._outbox[0]):
+        while self._outbox and self._try_or_end(*self._outbox[0]):
             # A failed attempt that ended the link has emptied the outbox.
             if self._outbox:
                 messages.close_all(self._outbox.popleft()[1])
@@ -159,9 +162,19 @@ class Link:
             messages.send_packed(self._sock, data, fds)
         except (BlockingIOError, InterruptedError):
             return False
-        except OSError:
+        except OSError as error:
+            # Descriptors under way are counted for the whole user: others may have filled the number.
+            if error.errno == errno.ETOOMANYREFS:
+                raise
             self._end()
         return True
+
+    def _try_or_end(self, data: bytes, fds: Sequence[int]) -> bool:
+        try:
+            return self._try(data, fds)
+        except OSError:
+            self._end()
+            return True
 
     def _end(self) -> None:
         if self.ended:
@@ -177,3 +190,13 @@ class Link:
         self._loop.remove_writer(self._sock)
         while self._outbox:
             messages.close_all(self._outbox.popleft()[1])
+
+
+def _duplicates(fds: Sequence[int]) -> list[int]:
+    with contextlib.ExitStack() as undo:
+        made = []
+        for fd in fds:
+            made.append(os.dup(fd))
+            undo.callback(os.close, made[-1])
+        undo.pop_all()
+        return made

@@ -20,6 +20,8 @@ from ipc_server.abi import CONTROL_BYTES, ErrorCode
 from ipc_server.errors import SidecamlError
 
 MAX_DESCRIPTORS = 8
+# What a reply needs besides the description of a model.
+REPLY_ROOM = 8192
 # Longer sentences would only crowd a reply out of its CONTROL_BYTES.
 MAX_SENTENCE = 4096
 
@@ -42,13 +44,18 @@ class Message:
 
 
 def pack(message: Mapping[str, Any]) -> bytes:
-    """Encode one message; INVALID when it is larger than the protocol allows."""
-    data: bytes = msgpack.packb(message, use_bin_type=True)
+    """Encode one message; INVALID when it is too large, or holds what msgpack cannot carry."""
+    data = _encoded(message)
     if len(data) > CONTROL_BYTES:
         raise SidecamlError(
             ErrorCode.INVALID, f"a control message of {len(data)} bytes: at most {CONTROL_BYTES} fit in one"
         )
     return data
+
+
+def packed_size(message: Mapping[str, Any]) -> int:
+    """Count the bytes that a message takes, or a part of one, whatever the protocol allows."""
+    return len(_encoded(message))
 
 
 def send(sock: socket.socket, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
@@ -137,7 +144,18 @@ def shown(value: object, room: int = 80) -> str:
         return f"a list of {len(value)} values"
     if isinstance(value, str | bytes):
         return shorten(repr(value[:room]), room)
-    return shorten(repr(value), room)
+    try:
+        return shorten(repr(value), room)
+    except ValueError:
+        return f"{type(value).__name__} of too many digits"
+
+
+def _encoded(message: Mapping[str, Any]) -> bytes:
+    try:
+        data: bytes = msgpack.packb(message, use_bin_type=True)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise SidecamlError(ErrorCode.INVALID, f"a control message cannot carry a value: {error}") from error
+    return data
 
 
 def _descriptors(ancillary: Iterable[tuple[int, int, bytes]]) -> list[int]:

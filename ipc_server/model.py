@@ -7,8 +7,7 @@ import logging
 import time
 from typing import Any
 
-from ipc_server import messages
-from ipc_server.abi import CONTROL_BYTES, ErrorCode
+from ipc_server.abi import ErrorCode
 from ipc_server.channel import Channels
 from ipc_server.config import Config, ModelConfig
 from ipc_server.errors import SidecamlError
@@ -23,8 +22,7 @@ FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 30.0
 # A worker that lived this long was well: the next one starts without a longer pause.
 STEADY_S = 60.0
-# What a reply needs besides the model's description.
-REPLY_ROOM = 8192
+_MOST_DOUBLINGS = 16
 
 
 class Model:
@@ -72,9 +70,7 @@ class Model:
             deaths = 0 if time.monotonic() - began > STEADY_S else deaths + 1
             if self._is_hopeless(deaths):
                 return
-            await self._pause(
-                min(FIRST_PAUSE_S * 2 ** (deaths - 1), LONGEST_PAUSE_S) if deaths else FIRST_PAUSE_S
-            )
+            await self._pause(pause_after(deaths))
 
     async def stop(self, timeout_s: float) -> None:
         """Let the worker finish what was asked of it, within the time, and end it."""
@@ -125,6 +121,12 @@ class Model:
             self._enter(
                 "failed", f"the worker {worker.ending} while it loaded" if crashed else str(error), crashed
             )
+        except OSError as error:
+            self._enter("failed", f"its worker could not be given descriptors: {error.strerror}", True)
+        except Exception:
+            # Unseen, it would end the task that starts the next worker, and with it the model.
+            log.exception("model %s: worker %d is given up", self.name, worker.pid)
+            self._enter("failed", "it could not be loaded for a reason inside the daemon: its log says more")
         finally:
             self._lose(worker)
             await worker.close()
@@ -149,7 +151,6 @@ class Model:
                 f"{config.path} did not load within {self._load_timeout_s:g} s: raise load_timeout_s",
             ) from None
         self.signature = signature_of(body)
-        self._check_announceable()
         self._served = True
         self._enter("ready")
         log.info(
@@ -161,15 +162,6 @@ class Model:
             text_of(self.signature.inputs),
             text_of(self.signature.outputs),
         )
-
-    def _check_announceable(self) -> None:
-        size = len(messages.pack({"model": {**self.describe(), **self.signature.describe()}}))
-        if size + REPLY_ROOM > CONTROL_BYTES:
-            raise SidecamlError(
-                ErrorCode.UNSUPPORTED,
-                f"the model's description takes {size} bytes and a control message carries {CONTROL_BYTES}: "
-                "shorten the names of its inputs, outputs and dimensions",
-            )
 
     async def _drain(self, worker: WorkerProcess, timeout_s: float) -> None:
         try:
@@ -229,3 +221,9 @@ class Model:
                 await self._stopping.wait()
         except TimeoutError:
             return
+
+
+def pause_after(deaths: int) -> float:
+    """Give the seconds to wait before the next worker, after that many that died young in a row."""
+    doublings = min(max(deaths - 1, 0), _MOST_DOUBLINGS)
+    return min(FIRST_PAUSE_S * 2.0**doublings, LONGEST_PAUSE_S)

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ipc_server import _core, engines, logs, messages
-from ipc_server.abi import MAX_SLOTS, Dtype, ErrorCode, Policy
+from ipc_server.abi import CONTROL_BYTES, MAX_SLOTS, Dtype, ErrorCode, Policy
 from ipc_server.errors import SidecamlError
 from ipc_server.lane import Lane
-from ipc_server.messages import Message
+from ipc_server.messages import REPLY_ROOM, Message
 from ipc_server.signature import TensorSpec
 
 log = logging.getLogger(__name__)
@@ -71,25 +71,27 @@ class Worker:
         finally:
             message.close_fds()
         try:
-            messages.send(self._control, reply)
+            messages.send_packed(self._control, reply)
         except (BrokenPipeError, ConnectionResetError):
             self._ended = True
 
-    def _answer(self, message: Message) -> dict[str, Any]:
+    def _answer(self, message: Message) -> bytes:
         body = message.body
         try:
             operation = self._operations.get(field(body, "op", str))
             if operation is None:
                 raise _bad(f"there is no operation {messages.shown(body['op'])}")
-            return messages.reply_ok(body, **operation(message))
+            return messages.pack(messages.reply_ok(body, **operation(message)))
         except SidecamlError as error:
-            return messages.reply_error(body, error)
+            return _refusal(body, error)
         except OSError as error:
-            return messages.reply_error(body, SidecamlError(ErrorCode.SYSTEM, str(error)))
+            return _refusal(body, SidecamlError(ErrorCode.SYSTEM, str(error)))
         except MemoryError:
-            return messages.reply_error(
-                body, SidecamlError(ErrorCode.NO_MEMORY, "the worker is out of memory")
-            )
+            return _refusal(body, SidecamlError(ErrorCode.NO_MEMORY, "the worker is out of memory"))
+        except Exception as error:
+            # Whatever a library raises on one model or channel must not take the others along.
+            log.exception("%s failed", messages.shown(body.get("op")))
+            return _refusal(body, SidecamlError(ErrorCode.SYSTEM, f"{type(error).__name__}: {error}"))
 
     # --- Operations; descriptors that stay in the message are closed ---------------------------------------
 
@@ -102,10 +104,12 @@ class Worker:
         engine = engines.load(
             field(body, "engine", str), Path(field(body, "path", str)), field(body, "threads", int)
         )
+        description = engine.signature.describe()
+        _check_announceable(description)
         core = _core.Worker(status_fd, self._control.fileno(), policy)
         message.fds.clear()
         self._lane = Lane(core, engine)
-        return engine.signature.describe()
+        return description
 
     def _attach(self, message: Message) -> dict[str, Any]:
         body = message.body
@@ -164,6 +168,16 @@ def descriptors(message: Message, wanted: int) -> list[int]:
     return message.fds
 
 
+def _check_announceable(description: Mapping[str, Any]) -> None:
+    size = messages.packed_size(description)
+    if size + REPLY_ROOM > CONTROL_BYTES:
+        raise SidecamlError(
+            ErrorCode.UNSUPPORTED,
+            f"the model's description takes {size} bytes and at most {CONTROL_BYTES - REPLY_ROOM} fit in a "
+            "control message: shorten the names of its inputs, outputs and dimensions",
+        )
+
+
 def _spec(body: Mapping[str, Any]) -> TensorSpec:
     return TensorSpec(
         name=field(body, "name", str),
@@ -198,6 +212,10 @@ def _bad(what: str) -> SidecamlError:
     return SidecamlError(ErrorCode.PROTOCOL, f"a request of the supervisor: {what}")
 
 
+def _refusal(request: Mapping[str, Any], error: SidecamlError) -> bytes:
+    return messages.pack(messages.reply_error(request, error))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve on the socket that was inherited; the exit code."""
     parser = argparse.ArgumentParser(
@@ -213,9 +231,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         control = socket.socket(fileno=control_fd)
     except OSError as error:
         parser.error(f"--control-fd {control_fd}: {error.strerror}")
-    # Ctrl-C and a service manager's stop go to the whole group: what to finish is the daemon's to say.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # A terminal and a service manager signal the whole group: what to finish is the daemon's to say.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     with control:
         _core.exit_with_peer(control.fileno())
         Worker(control).run()

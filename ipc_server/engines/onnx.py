@@ -102,9 +102,14 @@ def signature_of_session(session: Any) -> Signature:
             f"the model has {len(inputs)} inputs and {len(outputs)} outputs: a channel carries at most "
             f"{MAX_TENSORS} together"
         )
-    return Signature(
-        tuple(_tensor("input", arg) for arg in inputs), tuple(_tensor("output", arg) for arg in outputs)
-    )
+    try:
+        return Signature(
+            tuple(_tensor("input", arg) for arg in inputs), tuple(_tensor("output", arg) for arg in outputs)
+        )
+    except UnicodeDecodeError as error:
+        raise _unsupported(
+            f"the name {error.object!r} of an input, output or dimension is not UTF-8: rename it"
+        ) from error
 
 
 def _tensor(kind: str, arg: Any) -> Tensor:

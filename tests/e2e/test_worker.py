@@ -13,6 +13,7 @@ from typing import Any
 
 import models
 import numpy as np
+import onnx
 import pytest
 from daemon_process import REPOSITORY, environment
 from ring_pair import FINGERPRINT, Descriptors
@@ -138,7 +139,7 @@ def test_drain_finishes_what_is_submitted(worker: WorkerUnderTest, opened: Opene
 def test_signals_of_a_terminal_or_service_manager_are_left_to_the_supervisor(
     worker: WorkerUnderTest, opened: Opened
 ) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCONT):
         worker.process.send_signal(number)
         slot = opened.submit(1)
         opened.channel.wait(slot)
@@ -217,6 +218,11 @@ def test_what_cannot_be_loaded_is_said_and_another_load_may_follow(
         missing = worker.load(tmp_path / "missing.onnx", fd)
         assert (missing["error"], "No such file" in missing["message"]) == ("MODEL_FAILED", True)
         good = models.scalar(tmp_path / "good.onnx")
+        huge = worker.load(unchecked_names(tmp_path / "huge.onnx", b"x" * 70000), fd)
+        assert (huge["error"], "shorten the names" in huge["message"]) == ("UNSUPPORTED", True)
+        garbled = worker.load(unchecked_names(tmp_path / "garbled.onnx", b"\xff"), fd)
+        assert (garbled["error"], "is not UTF-8" in garbled["message"]) == ("UNSUPPORTED", True)
+        assert worker.load(good, fd, threads=2**63)["error"] == "SYSTEM"
         assert worker.load(good, fd, engine="torch")["error"] == "MODEL_FAILED"
         assert worker.load(good, fd, policy="never")["error"] == "PROTOCOL"
         assert worker.load(good, fd, threads="1")["error"] == "PROTOCOL"
@@ -227,6 +233,15 @@ def test_what_cannot_be_loaded_is_said_and_another_load_may_follow(
         assert worker.load(good, fd)["ok"] is True
     finally:
         os.close(fd)
+
+
+def unchecked_names(path: Path, name: bytes) -> Path:
+    """Write the model `scalar` with another name for its input."""
+    model = onnx.load(models.scalar(path))
+    placeholder = "p" * len(name)
+    model.graph.input[0].name = model.graph.node[0].input[0] = placeholder
+    path.write_bytes(model.SerializeToString().replace(placeholder.encode(), name))
+    return path
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,13 @@ def test_a_message_of_the_largest_size_fits_and_one_byte_more_does_not(pair: Pai
     assert caught.value.code is ErrorCode.INVALID
 
 
+@pytest.mark.parametrize("value", [2**64, -(2**63) - 1, "\udcff", object()])
+def test_what_msgpack_cannot_carry_is_invalid(value: object) -> None:
+    with pytest.raises(SidecamlError, match="a control message cannot carry a value") as caught:
+        messages.pack({"value": value})
+    assert caught.value.code is ErrorCode.INVALID
+
+
 BAD = {
     "empty": b"",
     "not msgpack": b"\xc1",
