@@ -21,6 +21,12 @@ from ipc_server.signature import signature_of, text_of
 EXIT_FAILURE = 1
 # EX_CONFIG of sysexits.h, so that a service manager does not restart into the same mistake.
 EXIT_CONFIG = 78
+# As a shell reports a command that SIGINT ended.
+EXIT_INTERRUPTED = 130
+
+
+class OutputError(Exception):
+    """What a command has to say cannot be written."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,8 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(error, EXIT_FAILURE)
     except BrokenPipeError:
         # Whoever read our output has gone; Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return EXIT_FAILURE
+    except OutputError as error:
+        _forget_output()
+        return _complain(error, EXIT_FAILURE)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -135,8 +146,17 @@ def _version(_options: argparse.Namespace) -> int:
 
 
 def _print(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"standard output cannot be written: {error.strerror}") from error
+
+
+def _forget_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(error: Exception, code: int) -> int:

@@ -39,6 +39,8 @@ from ipc_server.tensor import view
 
 # Longer than a daemon lets an open wait while the model loads, so that its own words arrive.
 OPEN_PATIENCE_S = 6 * PATIENCE_S
+# Thirty years, which 64 bits of nanoseconds carry.
+LONGEST_TIMEOUT_S = 1e9
 # Segment, two doorbells, status page.
 OPEN_DESCRIPTORS = 4
 
@@ -284,8 +286,11 @@ def _index(tensors: Sequence[Tensor], kind: str, name: str) -> int:
 def _deadline(timeout: float | None) -> int:
     if timeout is None:
         return 0
-    if not 0 <= timeout < float("inf"):
-        raise SidecamlError(ErrorCode.INVALID, f"a timeout is a number of seconds, 0 or more: got {timeout}")
+    if not 0 <= timeout <= LONGEST_TIMEOUT_S:
+        raise SidecamlError(
+            ErrorCode.INVALID,
+            f"a timeout is a number of seconds from 0 to {LONGEST_TIMEOUT_S:g}, or None: got {timeout}",
+        )
     return time.monotonic_ns() + int(timeout * 1e9)
 
 

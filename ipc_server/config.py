@@ -158,14 +158,16 @@ def _read(file: Path) -> dict[str, Any]:
             return tomllib.load(opened)
     except OSError as error:
         raise ConfigError(f"file {file}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"file {file}: not TOML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"file {file}: not TOML: it is nested too deeply") from error
 
 
-def _table(document: Mapping[str, Any], key: str, source: str) -> Mapping[str, Any]:
+def _table(document: Mapping[str, Any], key: str, source: str, parent: str = "") -> Mapping[str, Any]:
     table = document.get(key, {})
     if not isinstance(table, dict):
-        raise ConfigError(f"{source}: {key}: expected a table, [{key}], got {shown(table)}")
+        raise ConfigError(f"{source}: {parent}{key}: expected a table, [{parent}{key}], got {shown(table)}")
     return table
 
 
@@ -192,7 +194,7 @@ def _models(
     for name in tables:
         _check_model_name(name, gather.file)
     chosen = {
-        name: _model(gather, name, _table(tables, name, f"{gather.file}: models"), limits, named.get(name))
+        name: _model(gather, name, _table(tables, name, gather.file, "models."), limits, named.get(name))
         for name in sorted({*tables, *named})
     }
     if not chosen:
@@ -254,6 +256,10 @@ def _socket_path(value: object) -> Path:
 def _path(value: object) -> Path:
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError("a path")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a path in UTF-8, as control messages carry it") from None
     return Path(value)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import socket
 import stat
@@ -12,6 +13,8 @@ import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 BACKLOG = 128
 _LOCK_PATIENCE_S = 5.0
@@ -37,10 +40,17 @@ class Listener:
         """Stop listening, and remove the socket if it is still this one."""
         if self.sock.fileno() < 0:
             return
-        with contextlib.suppress(FileNotFoundError, ListenError), _sole_access(self.path):
+        try:
+            self._remove()
+        except (OSError, ListenError) as error:
+            # What still runs must be finished all the same; the next daemon replaces a stale socket.
+            log.warning("%s could not be removed: %s", self.path, error)
+        self.sock.close()
+
+    def _remove(self) -> None:
+        with contextlib.suppress(FileNotFoundError), _sole_access(self.path):
             if _identity(self.path) == self._identity:
                 self.path.unlink()
-        self.sock.close()
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from typing import TextIO
 
 # syslog's priorities, which systemd's journal reads from the start of a line.
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
@@ -14,7 +15,7 @@ _DEBUG_PRIORITY = 7
 
 def setup(level: str, environment: Mapping[str, str] = os.environ) -> None:
     """Send the log to standard error: with priorities when that is the journal, else with the time."""
-    journal = bool(environment.get("JOURNAL_STREAM"))
+    journal = environment.get("JOURNAL_STREAM", "") == _stream_of(sys.stderr)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         JournalFormatter() if journal else OneLineFormatter("%(asctime)s %(levelname)-7s %(message)s")
@@ -43,3 +44,9 @@ class JournalFormatter(OneLineFormatter):
 def priority(level: int) -> int:
     """Give syslog's priority of a level."""
     return next((number for least, number in _PRIORITIES if level >= least), _DEBUG_PRIORITY)
+
+
+def _stream_of(output: TextIO) -> str:
+    # systemd.exec(5): the variable is inherited by programs whose output goes elsewhere by now.
+    status = os.fstat(output.fileno())
+    return f"{status.st_dev}:{status.st_ino}"

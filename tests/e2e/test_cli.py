@@ -155,12 +155,48 @@ def test_without_strict_a_daemon_without_a_single_loaded_model_still_answers(
     assert running.stop() == 0
 
 
-def test_the_log_has_priorities_and_no_times_in_the_journal(daemon: StartDaemon, tmp_path: Path) -> None:
-    running = daemon({"missing": tmp_path / "m.onnx"}, env={"JOURNAL_STREAM": "8:1"})
-    running.stop()
-    lines = running.log().splitlines()
-    assert lines[0].startswith("<6>sidecaml ")
-    assert any(line.startswith("<3>model missing: ") for line in lines)
+@pytest.mark.parametrize("journal", [True, False])
+def test_the_log_has_priorities_and_no_times_where_it_is_the_journal(tmp_path: Path, journal: bool) -> None:
+    serve = ["serve", "--strict", f"--socket={tmp_path}/s.sock", f"--model=missing={tmp_path}/m.onnx"]
+    with (tmp_path / "log").open("w+b") as log:
+        place = os.fstat(log.fileno())
+        # A terminal of a graphical session inherits the variable, and is not the journal.
+        stream = f"{place.st_dev}:{place.st_ino}" if journal else "8:1"
+        subprocess.run(
+            [sys.executable, "-m", "ipc_server.cli", *serve],
+            env=environment(JOURNAL_STREAM=stream),
+            stdin=subprocess.DEVNULL,
+            stderr=log,
+            timeout=60,
+            check=False,
+        )
+    lines = (tmp_path / "log").read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("<6>sidecaml ") is journal
+    assert any(line.startswith("<3>model missing: ") for line in lines) is journal
+    assert any(" ERROR " in line and "model missing: " in line for line in lines) is not journal
+
+
+def test_output_that_cannot_be_written_is_code_1_and_one_line() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "ipc_server.cli", "version"],
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "sidecaml: standard output cannot be written: No space left on device\n"
+
+
+def test_a_number_that_no_channel_can_have_is_one_line(daemon: StartDaemon, tmp_path: Path) -> None:
+    running = daemon({"scalar": models.scalar(tmp_path / "s.onnx")})
+    done = sidecaml("inspect", "--socket", running.socket, str(2**64))
+    assert done.returncode == 1
+    assert done.stderr.startswith("sidecaml: a control message cannot carry a value: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_log_line_stays_one_line(daemon: StartDaemon, tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_every_setting_is_shown_with_its_source(tmp_path: Path) -> None:
         ("[models.m]\npath = '/m'\nthread = 1", "[models.m]: unknown key 'thread': did you mean 'threads'?"),
         ("[models.m]\nthreads = 1", "[models.m]: the model's file is missing"),
         ("models = 3", "models: expected a table, [models], got 3"),
-        ("[models]\nm = '/m'", "m: expected a table, [m], got '/m'"),
+        ("[models]\nm = '/m'", "models.m: expected a table, [models.m], got '/m'"),
         ("[limits]\nmax_slots = 0", "limits.max_slots: expected a whole number from 1 to 1024, got 0"),
         ("[limits]\nmax_slots = 1025", "expected a whole number from 1 to 1024, got 1025"),
         ("[limits]\nmax_slots = true", "expected a whole number from 1 to 1024, got True"),
@@ -140,6 +140,12 @@ def test_every_setting_is_shown_with_its_source(tmp_path: Path) -> None:
         ("log_level = 'loud'", "log_level: expected one of debug, info, warning, error, got 'loud'"),
         (f"socket = '/{'x' * 120}'", "socket: expected a path of at most 107 bytes"),
         ("socket = ", "not TOML"),
+        (f"x = {'[' * 5000}", "not TOML: it is nested too deeply"),
+        (f"x = {'1' * 5000}", "not TOML"),
+        (
+            f"[limits]\nmax_slots = 0x{'f' * 6000}",
+            "expected a whole number from 1 to 1024, got int of too many digits",
+        ),
         ("", "no model to serve"),
     ],
 )
@@ -156,6 +162,7 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path, text: str, expec
         (["m="], "--model: expected NAME=PATH, got 'm='"),
         (["=x"], "a model's name"),
         (["m=/a", "m=/b"], "'m' is given twice"),
+        (["m=/\udcff"], "models.m.path: expected a path in UTF-8"),
     ],
 )
 def test_a_bad_model_flag_is_refused(models: list[str], expected: str) -> None:

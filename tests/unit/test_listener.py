@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -104,3 +105,17 @@ def test_a_folder_locked_for_good_is_an_error_and_no_hang(
             Listener(path)
     finally:
         os.close(folder)
+
+
+def test_a_socket_that_cannot_be_removed_does_not_stop_the_end(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    listening = Listener(path)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refuse)
+        listening.close()
+    assert listening.sock.fileno() < 0
+    assert "could not be removed" in caplog.text
