@@ -95,7 +95,8 @@ static int send_packed(int fd, const msgpack_sbuffer *packed, uint64_t deadline_
     for (;;) {
         ssize_t sent = send(fd, packed->data, packed->size, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (sent >= 0) return 0;
-        if (errno == EPIPE || errno == ECONNRESET) return gone(why);
+        /* A daemon that refuses a client says why and closes, perhaps before it is asked: that is still to be read. */
+        if (errno == EPIPE || errno == ECONNRESET) return 0;
         if (errno != EAGAIN && errno != EINTR) return fail_errno(why, "sending to the daemon");
         int status = wait_ready(fd, POLLOUT, deadline_ns, why);
         if (status < 0) return status;
@@ -126,8 +127,9 @@ static int receive(int fd, struct reply *reply, uint64_t deadline_ns, struct sid
         header = (struct msghdr){
             .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
         bytes = recvmsg(fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    } while (bytes < 0 && (errno == EAGAIN || errno == EINTR));
-    if (bytes < 0) return errno == ECONNRESET ? gone(why) : fail_errno(why, "receiving from the daemon");
+        /* ECONNRESET is told once, when the daemon closed without reading all; what it said before comes after. */
+    } while (bytes < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNRESET));
+    if (bytes < 0) return fail_errno(why, "receiving from the daemon");
     if (bytes == 0) return gone(why);
     take_fds(reply, &header);
     if (header.msg_flags & (MSG_TRUNC | MSG_CTRUNC))

@@ -224,6 +224,25 @@ static void a_refusal_keeps_its_code_and_words(void) {
     CHECK_SAYS(why.text, "shutting down");
 }
 
+static void a_refusal_before_the_question_is_heard(void) {
+    for (int unread = 0; unread < 2; unread++) {
+        int sockets[2];
+        struct message message;
+        make_sockets(sockets);
+        if (unread) CHECK_EQ(send(sockets[0], "x", 1, 0), 1);
+        begin(&message, 3);
+        bool_field(&message, "ok", false);
+        uint_field(&message, "code", SIDECAML_E_LIMIT);
+        text_field(&message, "message", "too many clients");
+        send_message(sockets[1], &message);
+        close(sockets[1]);
+        CHECK_EQ(sidecaml_control_ping(sockets[0], LONG_NS, &why), -SIDECAML_E_LIMIT);
+        CHECK_SAYS(why.text, "too many clients");
+        CHECK_EQ(sidecaml_control_ping(sockets[0], LONG_NS, &why), -SIDECAML_E_SERVER_GONE);
+        close(sockets[0]);
+    }
+}
+
 static void a_long_refusal_is_cut(void) {
     struct message reply;
     char *words = malloc(50000);
@@ -793,6 +812,7 @@ int main(void) {
         TEST(a_path_without_a_daemon_is_named),
         TEST(a_daemon_of_another_version_is_said_to_be),
         TEST(a_refusal_keeps_its_code_and_words),
+        TEST(a_refusal_before_the_question_is_heard),
         TEST(a_long_refusal_is_cut),
         TEST(bytes_that_are_no_message_are_refused),
         TEST(bytes_after_the_map_are_refused),
