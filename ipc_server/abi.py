@@ -213,7 +213,7 @@ DTYPE_BYTES: Final[dict[Dtype, int]] = {
 
 ERROR_TEXT: Final[dict[ErrorCode, str]] = {
     ErrorCode.TIMEOUT: "the deadline passed before the answer came",
-    ErrorCode.FULL: "every slot of the channel is in use: release one first",
+    ErrorCode.FULL: "the slot whose turn it is still holds a request or an answer: release it first",
     ErrorCode.BUSY: "the worker still runs a request that timed out in this slot: try again later",
     ErrorCode.SERVER_GONE: "the daemon or the channel's worker is gone: connect and open again",
     ErrorCode.WORKER_CRASHED: "the worker died while it ran this request",

@@ -74,7 +74,7 @@ let error_again = 81
 let errors =
   [
     (1, "TIMEOUT", "the deadline passed before the answer came");
-    (2, "FULL", "every slot of the channel is in use: release one first");
+    (2, "FULL", "the slot whose turn it is still holds a request or an answer: release it first");
     (3, "BUSY", "the worker still runs a request that timed out in this slot: try again later");
     (4, "SERVER_GONE", "the daemon or the channel's worker is gone: connect and open again");
     (5, "WORKER_CRASHED", "the worker died while it ran this request");

@@ -92,7 +92,7 @@ val error_timeout : int
 (** the deadline passed before the answer came *)
 
 val error_full : int
-(** every slot of the channel is in use: release one first *)
+(** the slot whose turn it is still holds a request or an answer: release it first *)
 
 val error_busy : int
 (** the worker still runs a request that timed out in this slot: try again later *)

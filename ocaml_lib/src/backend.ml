@@ -8,7 +8,7 @@
     [policy] says what the client does until the answer is there:
 
     - [`Spin] never sleeps: the lowest latency, at the price of a processor that is busy while a call lasts.
-    - [`Adaptive] spins for as long as answers have lately taken, then sleeps. The default.
+    - [`Adaptive] spins for up to 0.3 ms, but not while that has lately been in vain, then sleeps. The default.
     - [`Block] sleeps at once: the least work for the processor, at the price of a wake-up per call.
 
     [lock] says what happens to OCaml's runtime lock in a wait of more than a few microseconds (shorter ones keep it):

@@ -29,7 +29,7 @@ type t =
   | Timeout
       (** The deadline passed. The request was given up; should the worker have begun it, its slot is {!Busy} until the
           worker is done with it. *)
-  | Full  (** Every slot holds a request or an answer: release one. *)
+  | Full  (** The slot whose turn it is still holds a request or an answer: release it, even if others are free. *)
   | Busy
       (** The worker still runs a request that timed out in this slot, and may read its inputs. Try again later; do not
           write to the slot's inputs before. *)

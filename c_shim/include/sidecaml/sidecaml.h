@@ -18,10 +18,6 @@
 
 #include "sidecaml/abi.h"
 
-#ifdef __cplusplus
-extern "C" {
-#endif
-
 /* --- Errors ------------------------------------------------------------------------------------------------------ */
 
 enum sidecaml_error {
@@ -92,7 +88,7 @@ int sidecaml_layout_read(const void *base, uint64_t bytes, struct sidecaml_layou
 
 enum sidecaml_policy {
     SIDECAML_SPIN = 0,     /* never sleep: lowest latency, one core */
-    SIDECAML_ADAPTIVE = 1, /* spin for as long as answers have lately taken, then sleep */
+    SIDECAML_ADAPTIVE = 1, /* spin for up to 0.3 ms, but not while that has lately been in vain, then sleep */
     SIDECAML_BLOCK = 2,    /* sleep at once */
 };
 
@@ -301,9 +297,5 @@ void sidecaml_control_gone(const sidecaml_channel *channel, struct sidecaml_fail
 
 /* A round trip over the control socket. */
 int sidecaml_control_ping(int control_fd, uint64_t timeout_ns, struct sidecaml_failure *why);
-
-#ifdef __cplusplus
-}
-#endif
 
 #endif
