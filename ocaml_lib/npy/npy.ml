@@ -230,7 +230,8 @@ let with_file path open_it close_it use =
     Fun.protect ~finally:(fun () -> close_it channel) (fun () -> use channel)
   with
   | result -> Ok result
-  | exception Sys_error reason -> Error reason
+  | exception Sys_error reason when String.starts_with ~prefix:path reason -> Error reason
+  | exception Sys_error reason -> Error (Printf.sprintf "%s: %s" path reason)
   | exception End_of_file -> Error (Printf.sprintf "%s: it became shorter while it was read" path)
 
 let read path =

@@ -17,12 +17,15 @@ let check_dim (name, size) =
   check_text "dimension's name" name;
   if size < 0 then invalid_arg (Printf.sprintf "Sidecaml: dimension %S cannot be %d" name size)
 
+(* For the daemon's log. A file's name may be no UTF-8, which the protocol's strings are. *)
+let printable = String.map (fun c -> if c < ' ' || c > '~' then '?' else c)
+
 let request ?model ?(slots = 1) ?(policy = Abi.policy_adaptive) ?(dims = []) ~socket ~timeout_ns () : Core.request =
   check_text "socket path" socket;
   Option.iter (check_text "model name") model;
   List.iter check_dim dims;
   if timeout_ns < 0 then invalid_arg (Printf.sprintf "Sidecaml: a timeout of %d ns" timeout_ns);
-  let client = Printf.sprintf "ocaml %s" (Filename.basename Sys.executable_name) in
+  let client = "ocaml " ^ printable (Filename.basename Sys.executable_name) in
   { socket; client; model; slots; policy; timeout_ns; dims = Array.of_list dims }
 
 (* --- Replies ----------------------------------------------------------------------------------------------------- *)

@@ -92,7 +92,7 @@ let files_that_cannot_be_read () =
 
 let a_full_disk_is_an_error () =
   match Npy.write "/dev/full" (array_of (Any Bool) [||] 0) with
-  | Error reason -> Check.mentions "reason" reason [ "No space left" ]
+  | Error reason -> Check.mentions "reason" reason [ "/dev/full"; "No space left" ]
   | Ok () -> Alcotest.fail "written to a full disk"
 
 let tests =

@@ -21,6 +21,16 @@ What there is:
   sidecaml-probe: UNKNOWN_MODEL: no model is called 'digit': did you mean 'digits'?
   [1]
 
+A program may be called anything, even what is no UTF-8:
+
+  $ odd="$PWD/$(printf 'caf\351')"
+  $ cp "$(command -v sidecaml-probe)" "$odd"
+  $ "$odd" describe digits
+  digits (onnx, ready, up to 64 slots)
+    input  image float32[1,64]
+    output scores float32[1,10]
+  $ rm "$odd"
+
 Running on zeros, which is the default, and on files; an output goes to a file, and comes back as an input:
 
   $ sidecaml-probe run digits
