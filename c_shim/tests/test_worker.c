@@ -190,6 +190,42 @@ static void posts_without_requests_are_harmless(void) {
     close_worker();
 }
 
+/* Whatever a client writes into its segment while the worker serves it, the other channels are served as before. */
+static void a_client_that_scribbles_harms_nobody_else(void) {
+    open_worker(2);
+    struct numbers numbers = {11};
+    int segment = sidecaml_channel_segment_fd(channels[0]);
+    uint64_t *words = mmap(NULL, layout.segment_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, segment, 0);
+    CHECK((void *)words != MAP_FAILED);
+    for (uint32_t round = 0; round < 5000; round++) {
+        struct sidecaml_request request;
+        uint64_t dims[SIDECAML_MAX_RANK];
+        size_t tables = layout.arrays_offset / sizeof words[0];
+        for (int i = 0; i < 8; i++)
+            words[next_number(&numbers) % tables] = next_number(&numbers) % 2 ? next_number(&numbers) % 64 : 0;
+        /* A word that the worker waits for, so that it takes a request from here as well. */
+        words[(layout.slots_offset + round % 2 * sizeof(struct sidecaml_slot)) / sizeof words[0]] =
+            next_number(&numbers) % 256;
+        uint32_t slot = (uint32_t)sidecaml_channel_submit(channels[1], 0);
+        CHECK_EQ(slot, round % 2);
+        int result = -SIDECAML_E_PENDING;
+        while (result == -SIDECAML_E_PENDING) {
+            int status = sidecaml_worker_next(worker, UINT64_MAX, &request);
+            if (status == -SIDECAML_E_AGAIN) continue;
+            CHECK_EQ(status, 1);
+            CHECK(request.channel < 2 && request.slot < 2);
+            CHECK(sidecaml_worker_get_dims(worker, &request, 0, dims) <= SIDECAML_MAX_RANK);
+            memset(sidecaml_worker_tensor(worker, request.channel, request.slot, 1), (int)round, 64);
+            CHECK(sidecaml_worker_complete(worker, &request, 0, NULL) >= 0);
+            result = sidecaml_channel_poll(channels[1], slot);
+        }
+        CHECK_EQ(result, 0);
+        CHECK_EQ(sidecaml_channel_release(channels[1], slot), 0);
+    }
+    munmap(words, layout.segment_bytes);
+    close_worker();
+}
+
 static void the_status_page_counts(void) {
     open_worker(1);
     struct sidecaml_status_page *page = map_status();
@@ -285,6 +321,7 @@ int main(void) {
         TEST(scribbling_does_not_keep_the_worker_from_its_control_socket),
         TEST(a_sleeping_worker_is_woken_by_any_channel),
         TEST(posts_without_requests_are_harmless),
+        TEST(a_client_that_scribbles_harms_nobody_else),
         TEST(the_status_page_counts),
         TEST(a_worker_needs_a_status_page_of_one_page),
         TEST(a_failed_attach_leaves_the_descriptors_to_the_caller),

@@ -47,8 +47,8 @@ struct scenario {
     void (*threads[MOST_THREADS])(void);
     /* After all threads have ended and every store has arrived. */
     void (*at_end)(void);
-    /* Adds what the threads remember outside their stacks. */
-    uint64_t (*hash_private)(uint64_t hash, uint64_t (*mix)(uint64_t hash, uint64_t value));
+    /* What the threads remember outside their stacks, as a number. */
+    uint64_t (*hash_private)(void);
 };
 
 /* For use inside threads and at_end: reports what was found and gives the schedule up. */
@@ -90,35 +90,6 @@ uint64_t thread_clock(void);
 #define CLOCK_START 1000u
 #define CLOCK_LATER 3000u
 
-/* --- Mutants ----------------------------------------------------------------------------------------------------- */
-
-/* Changes to the core, made in the atomic accesses: each must be found, or the checker is no test. */
-enum mutant {
-    NO_MUTANT,
-    WORD_STORE_RELEASE,    /* PARK-W, P1: SUBMITTED stored with release only */
-    COMPLETE_ACQ_REL,      /* PARK-C, P1: exchange to DONE not seq_cst */
-    PARKED_STORE_RELEASE,  /* PARK-W, W1 */
-    WAITING_STORE_RELEASE, /* PARK-C, W1 */
-    PARKED_LOAD_ACQUIRE,   /* PARK-W, P2 */
-    WAITING_LOAD_ACQUIRE,  /* PARK-C, P2 */
-    RECHECK_ACQUIRE,       /* W2 of both: the word loaded with acquire only */
-    RECHECK_REMOVED,       /* W2 of both: what was seen before W1 is believed */
-    EXCHANGE_DROPPED,      /* the worker posts without taking the flag down */
-    POST_DROPPED,          /* P3: the flag is seen and nobody posts */
-    DRAIN_DROPPED,         /* unpark leaves a late post in the doorbell */
-    SUBMIT_RELAXED,        /* REQUEST's release */
-    TAKE_RELAXED,          /* REQUEST's acquire */
-    COMPLETE_RELAXED,      /* ANSWER's release */
-    POLL_RELAXED,          /* ANSWER's acquire */
-    FREE_RELAXED,          /* QUIET's release */
-    CLAIM_RELAXED,         /* QUIET's acquire */
-    COMPLETE_BLIND,        /* DONE stored over whatever is there */
-    GIVE_UP_BLIND,         /* ABANDONED or FREE stored over whatever is there */
-    TAKE_BLIND,            /* RUNNING stored over whatever is there */
-    MUTANT_COUNT
-};
-const char *mutant_name(enum mutant mutant);
-
 /* --- Exploring --------------------------------------------------------------------------------------------------- */
 
 struct exploration {
@@ -129,7 +100,7 @@ struct exploration {
 };
 /* Explores every schedule of the scenario, or up to the first finding. `start` brings the memory that is not the
  * scheduler's to the start, and registers places and regions. */
-void explore(const struct scenario *scenario, enum mutant mutant, void (*start)(void), struct exploration *out);
+void explore(const struct scenario *scenario, void (*start)(void), struct exploration *out);
 
 /* Prints the accesses of the schedule in which something was found. */
 void print_found_schedule(void);

@@ -11,7 +11,7 @@
 
 #include "doorbell.h"
 #include "mapping.h"
-#include "scheduler.h"
+#include "machine.h"
 
 sidecaml_worker *worker;
 sidecaml_channel *channels[MOST_CHANNELS];
@@ -244,12 +244,13 @@ void system_start(uint32_t count, uint32_t slots) {
     register_memory();
 }
 
-uint64_t system_hash(uint64_t hash, uint64_t (*mix)(uint64_t hash, uint64_t value)) {
+uint64_t system_hash(void) {
+    uint64_t hash = 0;
     for (int i = 0; i < block_count; i++) {
-        size_t bytes = changing_bytes(i);
-        const uint64_t *words = (const uint64_t *)(arena + blocks[i].at);
-        for (size_t w = 0; w < bytes / sizeof words[0]; w++)
-            if (words[w] != ((const uint64_t *)(first_arena + blocks[i].at))[w]) hash = mix(mix(hash, w), words[w]);
+        const uint64_t *now = (const uint64_t *)(arena + blocks[i].at);
+        const uint64_t *first = (const uint64_t *)(first_arena + blocks[i].at);
+        for (size_t w = 0; w < changing_bytes(i) / sizeof now[0]; w++)
+            if (now[w] != first[w]) hash = mix(mix(hash, w), now[w]);
     }
     return hash;
 }

@@ -22,8 +22,8 @@ extern sidecaml_channel *channels[MOST_CHANNELS];
  * what they share and what they remember. */
 void system_start(uint32_t channel_count, uint32_t slots);
 
-/* What the core remembers in private memory. */
-uint64_t system_hash(uint64_t hash, uint64_t (*mix)(uint64_t hash, uint64_t value));
+/* What the core remembers in private memory, as a number. */
+uint64_t system_hash(void);
 
 /* What lies in shared memory at the end of a schedule. */
 uint64_t slot_word(uint32_t channel, uint32_t slot);

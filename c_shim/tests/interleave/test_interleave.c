@@ -5,7 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "scheduler.h"
+#include "machine.h"
+#include "mutants.h"
 #include "system.h"
 #include "word.h"
 
@@ -230,11 +231,12 @@ static void a_daemon_that_ends(void) {
 static void nothing_more(void) {
 }
 
-static uint64_t hash_private(uint64_t hash, uint64_t (*mix)(uint64_t hash, uint64_t value)) {
+static uint64_t hash_private(void) {
     const uint64_t *words = (const uint64_t *)&so_far;
+    uint64_t hash = system_hash();
     for (size_t i = 0; i < sizeof so_far / sizeof words[0]; i++)
         hash = mix(hash, words[i]);
-    return system_hash(hash, mix);
+    return hash;
 }
 
 /* With three threads the states multiply: there stores arrive at once. */
@@ -274,7 +276,8 @@ static void start(void) {
 static void explore_scenario(const struct scenario *scenario, enum mutant mutant, struct exploration *out) {
     current = scenario;
     slot_count = scenario->slots;
-    explore(scenario, mutant, start, out);
+    mutant_choose(mutant);
+    explore(scenario, start, out);
 }
 
 static bool check_core(void) {
