@@ -162,7 +162,8 @@ int sidecaml_channel_claim(sidecaml_channel *channel) {
 int sidecaml_channel_set_dims(sidecaml_channel *channel, uint32_t slot, uint32_t tensor, const uint64_t *dims,
                               uint32_t rank) {
     /* Not under a request that is under way; an output's are the worker's to write. */
-    if (tensor >= channel->layout.input_count || ring_poll(&channel->ring, slot) == -SIDECAML_E_PENDING)
+    if (tensor >= channel->layout.input_count || slot >= channel->ring.count ||
+        ring_poll(&channel->ring, slot) == -SIDECAML_E_PENDING || ring_is_abandoned(&channel->ring, slot))
         return -SIDECAML_E_INVALID;
     return dims_write(channel->segment.base, &channel->layout, slot, tensor, dims, rank);
 }

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <unistd.h>
 
@@ -18,7 +19,12 @@ static void *watch(void *argument) {
 
 int sidecaml_exit_with_peer(int fd, struct sidecaml_failure *why) {
     pthread_t thread;
+    sigset_t all, before;
+    /* Signals are the main thread's: it waits, and must be interrupted. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
     errno = pthread_create(&thread, NULL, watch, (void *)(intptr_t)fd);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (errno) return fail_errno(why, "starting the thread that watches the supervisor");
     pthread_detach(thread);
     return 0;

@@ -41,8 +41,8 @@ struct sidecaml_worker {
 
 /* --- Set-up ------------------------------------------------------------------------------------------------------ */
 
-static int watch_fd(sidecaml_worker *worker, int fd, uint32_t mark, struct sidecaml_failure *why) {
-    struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP, .data.u32 = mark};
+static int watch_fd(sidecaml_worker *worker, int fd, uint32_t events, uint32_t mark, struct sidecaml_failure *why) {
+    struct epoll_event event = {.events = events, .data.u32 = mark};
     if (epoll_ctl(worker->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0) return fail_errno(why, "watching a descriptor");
     return 0;
 }
@@ -68,7 +68,7 @@ int sidecaml_worker_create(int status_fd, int control_fd, enum sidecaml_policy p
     spinner_init(&worker->spinner, policy);
     worker->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     int status = worker->epoll_fd < 0 ? fail_errno(why, "epoll_create1") : map_status(worker, status_fd, why);
-    if (status == 0) status = watch_fd(worker, control_fd, CONTROL_MARK, why);
+    if (status == 0) status = watch_fd(worker, control_fd, EPOLLIN | EPOLLRDHUP, CONTROL_MARK, why);
     if (status < 0) {
         sidecaml_worker_destroy(worker);
         return status;
@@ -114,7 +114,8 @@ static int serve(sidecaml_worker *worker, struct served_channel *channel, uint32
     channel->block = client_block_of(channel->segment.base, &channel->layout);
     channel->ring.slots = slots_of(channel->segment.base, &channel->layout);
     channel->ring.count = channel->layout.slot_count;
-    return watch_fd(worker, fds->request, place, why);
+    /* By edges: a client that posts without end keeps nobody awake but by each post. */
+    return watch_fd(worker, fds->request, EPOLLIN | EPOLLET, place, why);
 }
 
 int sidecaml_worker_attach(sidecaml_worker *worker, const struct sidecaml_worker_fds *fds,

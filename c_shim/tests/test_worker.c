@@ -1,4 +1,5 @@
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
@@ -190,6 +191,46 @@ static void posts_without_requests_are_harmless(void) {
     close_worker();
 }
 
+static void fill_doorbell(int bell, uint64_t posts) {
+    CHECK_EQ(write(bell, &posts, sizeof posts), sizeof posts);
+}
+
+static void a_doorbell_that_is_always_full_keeps_nobody_awake(void) {
+    open_worker(1);
+    struct sidecaml_status_page *page = map_status();
+    struct sidecaml_request request;
+    int bell = make_doorbell();
+    struct sidecaml_worker_fds fds = {make_memfd(layout.segment_bytes), bell, make_doorbell()};
+    CHECK_EQ(sidecaml_worker_attach(worker, &fds, &layout, NULL), 1);
+    fill_doorbell(bell, UINT64_MAX - 1);
+    CHECK_EQ(sidecaml_worker_next(worker, 20000000, &request), -SIDECAML_E_TIMEOUT);
+    CHECK(page->parks <= 3);
+    munmap(page, sizeof *page);
+    close_worker();
+}
+
+/* The flags of an eventfd belong to both ends: the client may take O_NONBLOCK from the worker. */
+static void a_client_that_makes_its_doorbells_block_stops_nobody(void) {
+    open_worker(2);
+    struct sidecaml_request request;
+    int bell = make_doorbell();
+    CHECK_EQ(fcntl(bell, F_SETFL, 0), 0);
+    struct sidecaml_worker_fds fds = {make_memfd(layout.segment_bytes), bell, make_doorbell()};
+    CHECK_EQ(sidecaml_worker_attach(worker, &fds, &layout, NULL), 2);
+    fill_doorbell(bell, 1);
+    CHECK_EQ(sidecaml_worker_next(worker, 2000000, &request), -SIDECAML_E_TIMEOUT);
+
+    int answer = sidecaml_channel_answer_fd(channels[0]);
+    CHECK_EQ(fcntl(answer, F_SETFL, 0), 0);
+    fill_doorbell(answer, UINT64_MAX - 1);
+    CHECK_EQ(sidecaml_channel_submit(channels[0], 0), 0);
+    CHECK_EQ(sidecaml_channel_arm(channels[0], 0), 0);
+    run_from(0);
+    CHECK_EQ(sidecaml_channel_submit(channels[1], 0), 0);
+    run_from(1);
+    close_worker();
+}
+
 /* Whatever a client writes into its segment while the worker serves it, the other channels are served as before. */
 static void a_client_that_scribbles_harms_nobody_else(void) {
     open_worker(2);
@@ -321,6 +362,8 @@ int main(void) {
         TEST(scribbling_does_not_keep_the_worker_from_its_control_socket),
         TEST(a_sleeping_worker_is_woken_by_any_channel),
         TEST(posts_without_requests_are_harmless),
+        TEST(a_doorbell_that_is_always_full_keeps_nobody_awake),
+        TEST(a_client_that_makes_its_doorbells_block_stops_nobody),
         TEST(a_client_that_scribbles_harms_nobody_else),
         TEST(the_status_page_counts),
         TEST(a_worker_needs_a_status_page_of_one_page),
