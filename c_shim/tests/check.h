@@ -9,8 +9,8 @@ struct test {
     const char *name;
     void (*run)(void);
 };
-#define TEST(function)                                                                                                 \
-    { #function, function }
+/* For an entry of a table: {TEST(a_property_holds)}. */
+#define TEST(function) #function, function
 
 /* Runs the tests in order and prints "ok NAME" for each; `watchdog_s` is each one's time to live. For main to return.
  */

@@ -246,6 +246,7 @@ static void a_refusal_before_the_question_is_heard(void) {
 static void a_long_refusal_is_cut(void) {
     struct message reply;
     char *words = malloc(50000);
+    CHECK(words != NULL);
     memset(words, 'w', 50000);
     words[49999] = '\0';
     begin(&reply, 4);
@@ -272,6 +273,7 @@ static void bytes_that_are_no_message_are_refused(void) {
     check_no_protocol("\xdd\xff\xff\xff\xff", 5);           /* an array likewise */
     check_no_protocol("\x81\xa2ok\xc6\xff\xff\xff\xff", 9); /* bytes likewise */
     char *large = calloc(1, SIDECAML_CONTROL_BYTES + 1);
+    CHECK(large != NULL);
     large[0] = (char)0x80;
     check_no_protocol(large, SIDECAML_CONTROL_BYTES + 1);
     memset(large, (int)0x91, SIDECAML_CONTROL_BYTES); /* arrays in arrays in arrays */
@@ -571,6 +573,7 @@ static void mutated_descriptions_do_no_harm(void) {
     begin_models(&reply, 2, 1, false);
     pack_model(&reply, "digits", NO_FLAW);
     char *copy = malloc(reply.bytes.size);
+    CHECK(copy != NULL);
     make_sockets(sockets);
     for (int round = 0; round < 5000; round++) {
         struct sidecaml_models models;
@@ -744,6 +747,7 @@ static void a_request_too_large_is_not_sent(void) {
     int sockets[2];
     make_sockets(sockets);
     char *name = malloc(SIDECAML_CONTROL_BYTES + 1);
+    CHECK(name != NULL);
     memset(name, 'n', SIDECAML_CONTROL_BYTES);
     name[SIDECAML_CONTROL_BYTES] = '\0';
     CHECK_EQ(sidecaml_control_open(sockets[0], name, 1, NULL, 0, SIDECAML_BLOCK, LONG_NS, &channel, &models, &why),
@@ -808,35 +812,35 @@ static void without_sensible_last_words_the_server_is_gone(void) {
 
 int main(void) {
     static const struct test tests[] = {
-        TEST(hello_says_version_and_name_and_opens_the_connection),
-        TEST(a_path_without_a_daemon_is_named),
-        TEST(a_daemon_of_another_version_is_said_to_be),
-        TEST(a_refusal_keeps_its_code_and_words),
-        TEST(a_refusal_before_the_question_is_heard),
-        TEST(a_long_refusal_is_cut),
-        TEST(bytes_that_are_no_message_are_refused),
-        TEST(bytes_after_the_map_are_refused),
-        TEST(a_reply_to_something_else_is_refused),
-        TEST(a_refusal_without_a_sensible_code_is_refused),
-        TEST(a_connection_that_ends_is_server_gone),
-        TEST(a_daemon_that_never_answers_times_out),
-        TEST(descriptors_that_were_not_asked_for_are_closed),
-        TEST(every_field_of_a_description_arrives),
-        TEST(pages_are_put_together),
-        TEST(a_list_without_end_is_refused),
-        TEST(no_models_at_all_are_a_list),
-        TEST(every_flaw_of_a_description_is_refused),
-        TEST(an_unknown_model_is_the_daemons_to_name),
-        TEST(mutated_descriptions_do_no_harm),
-        TEST(an_opened_channel_works_and_owns_its_connection),
-        TEST(descriptors_must_be_four),
-        TEST(an_open_without_its_model_is_refused),
-        TEST(descriptors_of_something_else_are_refused),
-        TEST(a_segment_of_another_signature_is_refused),
-        TEST(a_request_too_large_is_not_sent),
-        TEST(a_daemon_that_reads_nothing_times_out),
-        TEST(a_gone_channel_says_why),
-        TEST(without_sensible_last_words_the_server_is_gone),
+        {TEST(hello_says_version_and_name_and_opens_the_connection)},
+        {TEST(a_path_without_a_daemon_is_named)},
+        {TEST(a_daemon_of_another_version_is_said_to_be)},
+        {TEST(a_refusal_keeps_its_code_and_words)},
+        {TEST(a_refusal_before_the_question_is_heard)},
+        {TEST(a_long_refusal_is_cut)},
+        {TEST(bytes_that_are_no_message_are_refused)},
+        {TEST(bytes_after_the_map_are_refused)},
+        {TEST(a_reply_to_something_else_is_refused)},
+        {TEST(a_refusal_without_a_sensible_code_is_refused)},
+        {TEST(a_connection_that_ends_is_server_gone)},
+        {TEST(a_daemon_that_never_answers_times_out)},
+        {TEST(descriptors_that_were_not_asked_for_are_closed)},
+        {TEST(every_field_of_a_description_arrives)},
+        {TEST(pages_are_put_together)},
+        {TEST(a_list_without_end_is_refused)},
+        {TEST(no_models_at_all_are_a_list)},
+        {TEST(every_flaw_of_a_description_is_refused)},
+        {TEST(an_unknown_model_is_the_daemons_to_name)},
+        {TEST(mutated_descriptions_do_no_harm)},
+        {TEST(an_opened_channel_works_and_owns_its_connection)},
+        {TEST(descriptors_must_be_four)},
+        {TEST(an_open_without_its_model_is_refused)},
+        {TEST(descriptors_of_something_else_are_refused)},
+        {TEST(a_segment_of_another_signature_is_refused)},
+        {TEST(a_request_too_large_is_not_sent)},
+        {TEST(a_daemon_that_reads_nothing_times_out)},
+        {TEST(a_gone_channel_says_why)},
+        {TEST(without_sensible_last_words_the_server_is_gone)},
     };
     return RUN_TESTS(tests, 60);
 }

@@ -66,13 +66,13 @@ static void unknown_element_types_are_nothing(void) {
 
 int main(void) {
     static const struct test tests[] = {
-        TEST(every_code_has_its_name_and_text_with_either_sign),
-        TEST(unknown_codes_say_so),
-        TEST(a_failure_may_go_unread),
-        TEST(a_long_text_is_cut_and_ends),
-        TEST(errno_gives_its_text_and_memory_its_own_code),
-        TEST(every_element_type_is_found_by_name_and_code),
-        TEST(unknown_element_types_are_nothing),
+        {TEST(every_code_has_its_name_and_text_with_either_sign)},
+        {TEST(unknown_codes_say_so)},
+        {TEST(a_failure_may_go_unread)},
+        {TEST(a_long_text_is_cut_and_ends)},
+        {TEST(errno_gives_its_text_and_memory_its_own_code)},
+        {TEST(every_element_type_is_found_by_name_and_code)},
+        {TEST(unknown_element_types_are_nothing)},
     };
     return RUN_TESTS(tests, 20);
 }

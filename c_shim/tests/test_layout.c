@@ -161,6 +161,7 @@ static void every_shorter_segment_is_refused(void) {
     uint8_t *base = make_segment(&made);
     for (uint64_t bytes = 0; bytes < made.segment_bytes; bytes += bytes < 2048 ? 1 : 512) {
         uint8_t *copy = malloc(bytes ? bytes : 1);
+        CHECK(copy != NULL);
         memcpy(copy, base, bytes);
         CHECK_EQ(sidecaml_layout_read(copy, bytes, &read, &why), -SIDECAML_E_CORRUPT);
         /* And when it says itself that it is that short. */
@@ -198,6 +199,7 @@ static void mutated_tables_never_lead_outside(void) {
     struct sidecaml_layout made, read;
     uint8_t *base = make_segment(&made);
     uint8_t *copy = aligned_alloc(SIDECAML_PAGE_BYTES, made.segment_bytes);
+    CHECK(copy != NULL);
     static const uint64_t edges[] = {0,          1,          2,          17,         64,         65,        4096,
                                      TWO_TO(31), TWO_TO(32), TWO_TO(61), TWO_TO(62), TWO_TO(63), UINT64_MAX};
     struct numbers numbers = {1};
@@ -261,22 +263,22 @@ static void a_static_tensor_keeps_its_dims(void) {
 
 int main(void) {
     static const struct test tests[] = {
-        TEST(tables_and_arrays_follow_one_another),
-        TEST(an_empty_tensor_has_a_place_of_its_own),
-        TEST(no_tensors_at_all_are_a_layout),
-        TEST(sizes_beyond_the_largest_are_refused_wherever_they_overflow),
-        TEST(a_zero_does_not_hide_an_absurd_dimension),
-        TEST(two_large_tensors_do_not_overflow_together),
-        TEST(counts_out_of_range_are_refused_with_the_limit),
-        TEST(an_input_after_an_output_is_refused),
-        TEST(a_long_name_is_cut_to_its_place),
-        TEST(the_most_of_everything_fits),
-        TEST(what_was_formatted_is_read),
-        TEST(every_shorter_segment_is_refused),
-        TEST(another_version_is_said_before_anything_else),
-        TEST(mutated_tables_never_lead_outside),
-        TEST(dims_are_checked_one_by_one),
-        TEST(a_static_tensor_keeps_its_dims),
+        {TEST(tables_and_arrays_follow_one_another)},
+        {TEST(an_empty_tensor_has_a_place_of_its_own)},
+        {TEST(no_tensors_at_all_are_a_layout)},
+        {TEST(sizes_beyond_the_largest_are_refused_wherever_they_overflow)},
+        {TEST(a_zero_does_not_hide_an_absurd_dimension)},
+        {TEST(two_large_tensors_do_not_overflow_together)},
+        {TEST(counts_out_of_range_are_refused_with_the_limit)},
+        {TEST(an_input_after_an_output_is_refused)},
+        {TEST(a_long_name_is_cut_to_its_place)},
+        {TEST(the_most_of_everything_fits)},
+        {TEST(what_was_formatted_is_read)},
+        {TEST(every_shorter_segment_is_refused)},
+        {TEST(another_version_is_said_before_anything_else)},
+        {TEST(mutated_tables_never_lead_outside)},
+        {TEST(dims_are_checked_one_by_one)},
+        {TEST(a_static_tensor_keeps_its_dims)},
     };
     return RUN_TESTS(tests, 30);
 }

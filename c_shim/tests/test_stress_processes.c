@@ -115,11 +115,11 @@ static void a_killed_worker_ends_every_wait(void) {
 
 int main(void) {
     static const struct test tests[] = {
-        TEST(both_spin),
-        TEST(both_adapt),
-        TEST(both_block),
-        TEST(requests_are_given_up_at_random),
-        TEST(a_killed_worker_ends_every_wait),
+        {TEST(both_spin)},
+        {TEST(both_adapt)},
+        {TEST(both_block)},
+        {TEST(requests_are_given_up_at_random)},
+        {TEST(a_killed_worker_ends_every_wait)},
     };
     return RUN_TESTS(tests, 120);
 }

@@ -87,13 +87,13 @@ static void two_channels_share_a_worker(void) {
 
 int main(void) {
     static const struct test tests[] = {
-        TEST(both_spin),
-        TEST(both_adapt),
-        TEST(both_block_on_one_slot),
-        TEST(both_block_on_several_slots),
-        TEST(one_blocks_and_the_other_spins),
-        TEST(requests_are_given_up_at_random),
-        TEST(two_channels_share_a_worker),
+        {TEST(both_spin)},
+        {TEST(both_adapt)},
+        {TEST(both_block_on_one_slot)},
+        {TEST(both_block_on_several_slots)},
+        {TEST(one_blocks_and_the_other_spins)},
+        {TEST(requests_are_given_up_at_random)},
+        {TEST(two_channels_share_a_worker)},
     };
     return RUN_TESTS(tests, 120);
 }

@@ -218,19 +218,19 @@ static void adaptive_spinning_stops_when_it_does_not_pay_and_is_tried_again(void
 
 int main(void) {
     static const struct test tests[] = {
-        TEST(a_post_before_the_sleep_is_remembered),
-        TEST(draining_takes_no_more_than_asked_and_never_blocks),
-        TEST(a_full_doorbell_does_not_block_its_poster),
-        TEST(the_control_socket_wakes_with_a_message_and_with_its_end),
-        TEST(a_post_wakes_a_sleeper),
-        TEST(a_signal_interrupts_a_sleep),
-        TEST(a_client_is_woken_once_a_park),
-        TEST(a_client_that_finds_its_answer_does_not_sleep),
-        TEST(a_late_post_is_taken_back_at_the_next_unpark),
-        TEST(a_worker_is_woken_only_while_it_is_parked),
-        TEST(policies_spin_as_they_say),
-        TEST(nobody_spins_who_has_one_processor_only),
-        TEST(adaptive_spinning_stops_when_it_does_not_pay_and_is_tried_again),
+        {TEST(a_post_before_the_sleep_is_remembered)},
+        {TEST(draining_takes_no_more_than_asked_and_never_blocks)},
+        {TEST(a_full_doorbell_does_not_block_its_poster)},
+        {TEST(the_control_socket_wakes_with_a_message_and_with_its_end)},
+        {TEST(a_post_wakes_a_sleeper)},
+        {TEST(a_signal_interrupts_a_sleep)},
+        {TEST(a_client_is_woken_once_a_park)},
+        {TEST(a_client_that_finds_its_answer_does_not_sleep)},
+        {TEST(a_late_post_is_taken_back_at_the_next_unpark)},
+        {TEST(a_worker_is_woken_only_while_it_is_parked)},
+        {TEST(policies_spin_as_they_say)},
+        {TEST(nobody_spins_who_has_one_processor_only)},
+        {TEST(adaptive_spinning_stops_when_it_does_not_pay_and_is_tried_again)},
     };
     return RUN_TESTS(tests, 20);
 }

@@ -353,22 +353,22 @@ static void a_worker_ends_with_its_peer(void) {
 
 int main(void) {
     static const struct test tests[] = {
-        TEST(channels_take_turns),
-        TEST(a_detached_place_is_used_again),
-        TEST(misuse_is_invalid),
-        TEST(next_comes_back_when_its_time_is_up),
-        TEST(a_control_message_interrupts_next_under_every_policy),
-        TEST(control_is_looked_at_under_load),
-        TEST(scribbling_does_not_keep_the_worker_from_its_control_socket),
-        TEST(a_sleeping_worker_is_woken_by_any_channel),
-        TEST(posts_without_requests_are_harmless),
-        TEST(a_doorbell_that_is_always_full_keeps_nobody_awake),
-        TEST(a_client_that_makes_its_doorbells_block_stops_nobody),
-        TEST(a_client_that_scribbles_harms_nobody_else),
-        TEST(the_status_page_counts),
-        TEST(a_worker_needs_a_status_page_of_one_page),
-        TEST(a_failed_attach_leaves_the_descriptors_to_the_caller),
-        TEST(a_worker_ends_with_its_peer),
+        {TEST(channels_take_turns)},
+        {TEST(a_detached_place_is_used_again)},
+        {TEST(misuse_is_invalid)},
+        {TEST(next_comes_back_when_its_time_is_up)},
+        {TEST(a_control_message_interrupts_next_under_every_policy)},
+        {TEST(control_is_looked_at_under_load)},
+        {TEST(scribbling_does_not_keep_the_worker_from_its_control_socket)},
+        {TEST(a_sleeping_worker_is_woken_by_any_channel)},
+        {TEST(posts_without_requests_are_harmless)},
+        {TEST(a_doorbell_that_is_always_full_keeps_nobody_awake)},
+        {TEST(a_client_that_makes_its_doorbells_block_stops_nobody)},
+        {TEST(a_client_that_scribbles_harms_nobody_else)},
+        {TEST(the_status_page_counts)},
+        {TEST(a_worker_needs_a_status_page_of_one_page)},
+        {TEST(a_failed_attach_leaves_the_descriptors_to_the_caller)},
+        {TEST(a_worker_ends_with_its_peer)},
     };
     return RUN_TESTS(tests, 20);
 }

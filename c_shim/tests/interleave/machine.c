@@ -222,7 +222,7 @@ bool machine_may_step(int t, enum way way) {
 
 /* --- Payload ----------------------------------------------------------------------------------------------------- */
 
-_Static_assert(MOST_PAYLOADS *(1 + MOST_THREADS) <= 64, "knowledge fits its word");
+_Static_assert((1 + MOST_THREADS) * MOST_PAYLOADS <= 64, "knowledge fits its word");
 
 static knowledge bit_of_write(int payload) {
     return UINT64_C(1) << payload * (1 + MOST_THREADS);

@@ -179,7 +179,10 @@ struct choice {
 };
 #define MOST_CHOICES (MOST_THREADS * ((int)WAYS + MOST_BUFFERED))
 
-static struct taken { int choice, count; } path[MOST_STEPS];
+static struct taken {
+    int choice;
+    int count;
+} path[MOST_STEPS];
 
 static int list_choices(struct choice *out) {
     int count = 0;

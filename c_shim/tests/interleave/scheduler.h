@@ -39,12 +39,9 @@ const char *finding_name(enum finding finding);
 /* --- What a scenario is made of ---------------------------------------------------------------------------------- */
 
 struct scenario {
-    const char *name;
-    uint32_t slots;
-    uint32_t channels;
-    int most_buffered; /* stores of a thread on their way at a time; 0: they arrive at once */
     int thread_count;
-    void (*threads[MOST_THREADS])(void);
+    int most_buffered; /* stores of a thread on their way at a time; 0: they arrive at once */
+    void (*const *threads)(void);
     /* After all threads have ended and every store has arrived. */
     void (*at_end)(void);
     /* What the threads remember outside their stacks, as a number. */

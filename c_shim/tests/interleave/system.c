@@ -85,7 +85,10 @@ int __wrap_close(int fd) {
 
 static _Alignas(64) uint8_t arena[ARENA_BYTES];
 static size_t arena_used;
-static struct { size_t at, bytes; } blocks[MOST_BLOCKS];
+static struct block {
+    size_t at;
+    size_t bytes;
+} blocks[MOST_BLOCKS];
 static int block_count;
 
 void *__wrap_calloc(size_t count, size_t size);
