@@ -143,7 +143,7 @@ def test_all_four_stamps_when_asked_for() -> None:
 def test_slots_are_used_in_turn_until_full() -> None:
     with ring_pair(slots=3) as (worker, channel, _):
         assert [channel.submit() for _ in range(3)] == [0, 1, 2]
-        assert "release one" in refused(ErrorCode.FULL, channel.claim)
+        assert "release it" in refused(ErrorCode.FULL, channel.claim)
         assert [worker.next(0), worker.complete(), worker.next(0), worker.complete()] == [
             (0, 0),
             False,
