@@ -11,7 +11,7 @@ import models
 import pytest
 from daemon_process import MARK, environment, is_alive, marked_processes, wait_until
 
-# ONNX Runtime keeps silent where variables such as CI say that nobody sits there: no other variable is let through.
+# ONNX Runtime keeps silent where variables such as CI tell of a build machine: they are not let through.
 KEPT = {"HOME", "PATH", "PYTHONPATH", "ORT_DISABLE_TELEMETRY", MARK}
 TRACE = ["strace", "-f", "-qq", "-s", "256", "-e", "trace=%file,%network", "-o"]
 LOAD = "import sys, onnxruntime; onnxruntime.InferenceSession(sys.argv[1])"
