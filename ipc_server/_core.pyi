@@ -5,6 +5,7 @@ number. All times are nanoseconds of CLOCK_MONOTONIC (`time.monotonic_ns()`); a 
 thread at a time may use an object; while it waits in `next`, `wait` or `spin` any other use is refused.
 """
 
+import os
 from collections.abc import Iterable
 from typing import Final, final
 
@@ -13,6 +14,56 @@ from typing_extensions import Buffer
 SPIN: Final = 0
 ADAPTIVE: Final = 1
 BLOCK: Final = 2
+
+# Whether Session, Binding, open_onnxruntime, Worker.bind and Worker.serve are there: they are left out where
+# ONNX Runtime's header was missing when this was built.
+NATIVE: Final[bool]
+
+def open_onnxruntime(path: str | os.PathLike[str] | None, /) -> str:
+    """Open ONNX Runtime, once for the process; its version.
+
+    MODEL_FAILED says what is missing or too old, INVALID that another one is in use already.
+    """
+
+@final
+class Session:
+    """A model, loaded by ONNX Runtime over its C API."""
+
+    def __new__(cls, path: str | os.PathLike[str], threads: int) -> Session:
+        """Load; RuntimeError with ONNX Runtime's words."""
+
+    @property
+    def inputs(self) -> tuple[tuple[str, str, tuple[int | str | None, ...]], ...]:
+        """(name, type, shape) of each input."""
+
+    @property
+    def outputs(self) -> tuple[tuple[str, str, tuple[int | str | None, ...]], ...]:
+        """(name, type, shape) of each output."""
+
+    def bind(self) -> Binding:
+        """Make a binding, of nothing yet."""
+
+@final
+class Binding:
+    """A session's tensors bound to memory, which must stay there: nothing here keeps it alive.
+
+    RuntimeError with ONNX Runtime's words. While the binding serves a slot it cannot be changed.
+    """
+
+    def bind_input(self, name: str, dtype: int, dims: Iterable[int], address: int, /) -> None:
+        """Read an input from there."""
+
+    def bind_output(self, name: str, dtype: int, dims: Iterable[int], address: int, /) -> None:
+        """Write an output there."""
+
+    def bind_output_anywhere(self, name: str, /) -> None:
+        """Write an output where ONNX Runtime allocates it."""
+
+    def run(self) -> None:
+        """Run the model on what is bound, without the interpreter lock."""
+
+    def outputs(self) -> tuple[tuple[tuple[int, ...], int, int], ...]:
+        """(dims, address, bytes) of each output of the last run, valid until the next call."""
 
 def exit_with_peer(fd: int, /) -> None:
     """End the process at once, with status 0, when the other end of socket `fd` is gone."""
@@ -89,6 +140,16 @@ class Worker:
 
         None when the time is over, the control socket is readable, or a signal came. A timeout of None waits
         for ever.
+        """
+
+    def bind(self, channel: int, slot: int, binding: Binding | None, /) -> None:
+        """Have `serve` run a slot's requests by itself, until the channel is detached; None ends it."""
+
+    def serve(self) -> tuple[int, int, str | None] | None:
+        """Run the requests of bound slots until there is something else to do.
+
+        Either a request to complete, (channel, slot, failure): with None it has not started, with a text it
+        ran and failed so. Or None: the control socket is readable, a signal came, or it is the caller's turn.
         """
 
     def started(self) -> None:

@@ -17,6 +17,7 @@ from ipc_server.suggest import hint
 
 POLICIES = ("spin", "adaptive", "block")
 ENGINES = ("onnx",)
+LANES = ("auto", "native", "python")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 # What sockaddr_un holds, less the NUL at its end.
 LONGEST_SOCKET_PATH = 107
@@ -58,6 +59,7 @@ class ModelConfig:
     engine: str = "onnx"
     threads: int = 1
     policy: str = "adaptive"
+    lane: str = "auto"
     max_slots: int = Limits.max_slots
 
 
@@ -231,6 +233,7 @@ def _model(
         engine=gather.value(f"{key}.engine", None, table, ModelConfig.engine, _one_of(ENGINES)),
         threads=gather.value(f"{key}.threads", None, table, ModelConfig.threads, _whole(1, LARGEST_THREADS)),
         policy=gather.value(f"{key}.policy", None, table, ModelConfig.policy, _one_of(POLICIES)),
+        lane=gather.value(f"{key}.lane", None, table, ModelConfig.lane, _one_of(LANES)),
         max_slots=gather.value(f"{key}.max_slots", None, table, limits.max_slots, _whole(1, MAX_SLOTS)),
     )
 

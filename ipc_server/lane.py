@@ -1,4 +1,4 @@
-"""The python lane: the loop that takes requests and has the engine run them, one at a time."""
+"""The worker's serving loops, which have the engine run requests one at a time: in Python, or in C."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Taken = tuple[int, int] | None
 
 
 class Lane:
-    """A loaded model and the channels it serves, by the core's number."""
+    """A loaded model and the channels it serves, by the core's number; the loop is the python lane's."""
 
     def __init__(self, core: _core.Worker, engine: Engine) -> None:
         """Serve no channel yet."""
@@ -73,15 +73,42 @@ class Lane:
         self._core.close()
 
     def _run_all(self, take: Callable[[], Taken]) -> None:
-        started, complete, runners = self._core.started, self._core.complete, self._runners
         while taken := take():
-            channel, slot = taken
-            started()
-            try:
-                runners[channel][slot].run()
-            except SidecamlError as error:
-                complete(error.code, str(error))
-            except Exception as error:
-                complete(ErrorCode.ENGINE, self._engine.explain(error))
+            self._run(*taken)
+
+    def _run(self, channel: int, slot: int) -> None:
+        self._core.started()
+        try:
+            self._runners[channel][slot].run()
+        except SidecamlError as error:
+            self._core.complete(error.code, str(error))
+        except Exception as error:
+            self._fail(error)
+        else:
+            self._core.complete()
+
+    def _fail(self, error: Exception) -> None:
+        self._core.complete(ErrorCode.ENGINE, self._engine.explain(error))
+
+
+class NativeLane(Lane):
+    """The loop in C, without the interpreter: Python runs what is unusual, and each slot's first request.
+
+    A slot is C's as soon as its runner says so: nothing has to be chosen, copied or told there.
+    """
+
+    def serve(self) -> None:
+        """Run requests until the control socket has something to say, or a signal came."""
+        while taken := self._core.serve():
+            channel, slot, failure = taken
+            if failure is not None:
+                self._fail(RuntimeError(failure))
             else:
-                complete()
+                self._run(channel, slot)
+                if (binding := self._runners[channel][slot].native) is not None:
+                    self._core.bind(channel, slot, binding)
+
+
+def lane_for(core: _core.Worker, engine: Engine) -> Lane:
+    """Serve with the fastest loop that the engine has."""
+    return NativeLane(core, engine) if engine.native else Lane(core, engine)

@@ -144,6 +144,7 @@ class Model:
                 path=str(config.path),
                 threads=config.threads,
                 policy=config.policy,
+                lane=config.lane,
             )
         except TimeoutError:
             raise SidecamlError(

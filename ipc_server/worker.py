@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from ipc_server import _core, engines, logs, messages
 from ipc_server.abi import CONTROL_BYTES, MAX_SLOTS, Dtype, ErrorCode, Policy
 from ipc_server.errors import SidecamlError
-from ipc_server.lane import Lane
+from ipc_server.lane import Lane, lane_for
 from ipc_server.messages import REPLY_ROOM, Message
 from ipc_server.signature import TensorSpec
 
@@ -102,13 +102,16 @@ class Worker:
         policy = _policy(field(body, "policy", str))
         (status_fd,) = descriptors(message, 1)
         engine = engines.load(
-            field(body, "engine", str), Path(field(body, "path", str)), field(body, "threads", int)
+            field(body, "engine", str),
+            Path(field(body, "path", str)),
+            field(body, "threads", int),
+            field(body, "lane", str),
         )
         description = engine.signature.describe()
         _check_announceable(description)
         core = _core.Worker(status_fd, self._control.fileno(), policy)
         message.fds.clear()
-        self._lane = Lane(core, engine)
+        self._lane = lane_for(core, engine)
         return description
 
     def _attach(self, message: Message) -> dict[str, Any]:

@@ -22,6 +22,10 @@ struct core_state {
     PyTypeObject *memory_type;
     PyTypeObject *worker_type;
     PyTypeObject *channel_type;
+#ifdef SIDECAML_NATIVE
+    PyTypeObject *session_type;
+    PyTypeObject *binding_type;
+#endif
 };
 
 struct core_state *state_of(PyObject *self);
@@ -65,6 +69,20 @@ PyObject *memory_new(const struct core_state *state, PyObject *owner, struct hol
 /* --- Types ------------------------------------------------------------------------------------------------------- */
 
 extern PyType_Spec layout_spec, memory_spec, worker_spec, channel_spec;
+
+#ifdef SIDECAML_NATIVE
+
+extern PyType_Spec session_spec, binding_spec;
+extern PyMethodDef onnxruntime_methods[];
+
+/* Lends a binding to the native lane, which marks its use in *busy; false with an exception set when the object is no
+ * binding or is lent already. Until it is given back it cannot be changed, nor be run while *busy. */
+bool binding_lend(const struct core_state *state, PyObject *object, const bool *busy);
+void binding_give_back(PyObject *object);
+/* A sidecaml_runner whose context is a lent binding. */
+int binding_runner(void *binding, struct sidecaml_failure *why);
+
+#endif
 
 PyObject *layout_new(const struct core_state *state, const struct sidecaml_layout *layout);
 /* NULL with TypeError set when the object is no Layout. */

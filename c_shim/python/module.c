@@ -1,6 +1,12 @@
 /* The module itself: its state, its types and constants. */
 #include "core.h"
 
+#ifdef SIDECAML_NATIVE
+#define HAS_NATIVE true
+#else
+#define HAS_NATIVE false
+#endif
+
 static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **out) {
     *out = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
     return *out ? PyModule_AddType(module, *out) : -1;
@@ -21,6 +27,12 @@ static int core_exec(PyObject *module) {
     if (add_type(module, &memory_spec, &state->memory_type) < 0) return -1;
     if (add_type(module, &worker_spec, &state->worker_type) < 0) return -1;
     if (add_type(module, &channel_spec, &state->channel_type) < 0) return -1;
+#ifdef SIDECAML_NATIVE
+    if (add_type(module, &session_spec, &state->session_type) < 0) return -1;
+    if (add_type(module, &binding_spec, &state->binding_type) < 0) return -1;
+    if (PyModule_AddFunctions(module, onnxruntime_methods) < 0) return -1;
+#endif
+    if (PyModule_AddObjectRef(module, "NATIVE", HAS_NATIVE ? Py_True : Py_False) < 0) return -1;
     if (PyModule_AddIntConstant(module, "SPIN", SIDECAML_SPIN) < 0) return -1;
     if (PyModule_AddIntConstant(module, "ADAPTIVE", SIDECAML_ADAPTIVE) < 0) return -1;
     return PyModule_AddIntConstant(module, "BLOCK", SIDECAML_BLOCK);
@@ -33,6 +45,10 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->memory_type);
     Py_VISIT(state->worker_type);
     Py_VISIT(state->channel_type);
+#ifdef SIDECAML_NATIVE
+    Py_VISIT(state->session_type);
+    Py_VISIT(state->binding_type);
+#endif
     return 0;
 }
 
@@ -43,6 +59,10 @@ static int core_clear(PyObject *module) {
     Py_CLEAR(state->memory_type);
     Py_CLEAR(state->worker_type);
     Py_CLEAR(state->channel_type);
+#ifdef SIDECAML_NATIVE
+    Py_CLEAR(state->session_type);
+    Py_CLEAR(state->binding_type);
+#endif
     return 0;
 }
 

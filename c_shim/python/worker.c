@@ -15,8 +15,14 @@ struct worker_object {
     enum sidecaml_policy policy;
     bool running; /* `request` was taken and is not complete */
     bool waiting; /* a thread is inside `next` without the interpreter lock */
-    uint32_t hold_count;
-    struct hold **holds; /* of each attached channel; NULL where there is none */
+    uint32_t served_count;
+    struct served *served; /* each attached channel; without a hold where there is none */
+};
+
+struct served {
+    struct hold *hold;
+    uint32_t slots;
+    PyObject **bindings; /* lent to each slot; NULL where there is none */
 };
 
 /* After the arguments were read: reading one may run Python code (`__index__`), and that may close the worker. */
@@ -65,17 +71,43 @@ static PyObject *worker_create(PyTypeObject *type, PyObject *args, PyObject *key
     return (PyObject *)self;
 }
 
-static void drop_holds(struct worker_object *self) {
-    for (uint32_t i = 0; i < self->hold_count; i++)
-        PyMem_Free(self->holds[i]);
-    PyMem_Free(self->holds);
-    self->holds = NULL;
-    self->hold_count = 0;
+static void take_back(const struct served *served, uint32_t slot) {
+#ifdef SIDECAML_NATIVE
+    if (served->bindings[slot]) binding_give_back(served->bindings[slot]);
+#endif
+    Py_CLEAR(served->bindings[slot]);
+}
+
+static bool served_init(struct served *served, uint32_t slots) {
+    *served = (struct served){.hold = hold_new(), .slots = slots};
+    served->bindings = PyMem_Calloc(slots, sizeof(PyObject *));
+    if (served->hold && served->bindings) return true;
+    PyMem_Free(served->hold);
+    PyMem_Free(served->bindings);
+    PyErr_NoMemory();
+    return false;
+}
+
+/* After the C core has forgotten the channel, and with it the bindings. */
+static void served_clear(struct served *served) {
+    for (uint32_t slot = 0; slot < served->slots; slot++)
+        take_back(served, slot);
+    PyMem_Free(served->bindings);
+    PyMem_Free(served->hold);
+    *served = (struct served){0};
+}
+
+static void drop_served(struct worker_object *self) {
+    for (uint32_t i = 0; i < self->served_count; i++)
+        served_clear(&self->served[i]);
+    PyMem_Free(self->served);
+    self->served = NULL;
+    self->served_count = 0;
 }
 
 static void destroy(struct worker_object *self) {
-    drop_holds(self);
     sidecaml_worker_destroy(self->worker);
+    drop_served(self);
     self->worker = NULL;
     self->running = false;
 }
@@ -89,8 +121,8 @@ static PyObject *worker_close(PyObject *object, PyObject *Py_UNUSED(none)) {
     struct worker_object *self = (struct worker_object *)object;
     if (!self->worker) Py_RETURN_NONE;
     if (!usable(self)) return NULL;
-    for (uint32_t i = 0; i < self->hold_count; i++)
-        if (!hold_may_close(self->holds[i])) return NULL;
+    for (uint32_t i = 0; i < self->served_count; i++)
+        if (!hold_may_close(self->served[i].hold)) return NULL;
     destroy(self);
     Py_RETURN_NONE;
 }
@@ -100,14 +132,14 @@ static PyObject *worker_close(PyObject *object, PyObject *Py_UNUSED(none)) {
 /* Room for one more channel: the C core, too, fills a gap before it adds a place. */
 static bool make_room(struct worker_object *self) {
     uint32_t channel = 0;
-    while (channel < self->hold_count && self->holds[channel])
+    while (channel < self->served_count && self->served[channel].hold)
         channel++;
-    if (channel < self->hold_count) return true;
-    struct hold **holds = PyMem_Realloc(self->holds, (channel + 1) * sizeof holds[0]);
-    if (!holds) return false;
-    memset(holds + self->hold_count, 0, (channel + 1 - self->hold_count) * sizeof holds[0]);
-    self->holds = holds;
-    self->hold_count = channel + 1;
+    if (channel < self->served_count) return true;
+    struct served *served = PyMem_Realloc(self->served, (channel + 1) * sizeof served[0]);
+    if (!served) return false;
+    served[channel] = (struct served){0};
+    self->served = served;
+    self->served_count = channel + 1;
     return true;
 }
 
@@ -120,20 +152,20 @@ static PyObject *worker_attach(PyObject *object, PyObject *const *args, Py_ssize
     if (!self) return NULL;
     const struct sidecaml_layout *layout = layout_of(self->state, args[3]);
     /* Before the descriptors change hands: nothing may fail afterwards. */
-    struct hold *hold = layout ? hold_new() : NULL;
-    if (!hold) return NULL;
+    struct served served;
+    if (!layout || !served_init(&served, layout->slot_count)) return NULL;
     struct sidecaml_failure why;
     int channel = make_room(self) ? sidecaml_worker_attach(self->worker, &fds, layout, &why) : -SIDECAML_E_NO_MEMORY;
     if (channel < 0) {
-        PyMem_Free(hold);
+        served_clear(&served);
         return channel == -SIDECAML_E_NO_MEMORY ? PyErr_NoMemory() : raise_failure(self->state, &why);
     }
-    self->holds[channel] = hold;
+    self->served[channel] = served;
     return PyLong_FromLong(channel);
 }
 
 static struct hold *hold_of(const struct worker_object *self, uint32_t channel) {
-    struct hold *hold = channel < self->hold_count ? self->holds[channel] : NULL;
+    struct hold *hold = channel < self->served_count ? self->served[channel].hold : NULL;
     if (!hold) raise_invalid(self->state, "the worker has no channel %u", channel);
     return hold;
 }
@@ -148,9 +180,8 @@ static PyObject *worker_detach(PyObject *object, PyObject *arg) {
     if (self->running && self->request.channel == channel)
         return raise_invalid(self->state, "channel %u has a running request: complete it first", channel);
     if (!hold_may_close(hold)) return NULL;
-    PyMem_Free(hold);
-    self->holds[channel] = NULL;
     sidecaml_worker_detach(self->worker, channel);
+    served_clear(&self->served[channel]);
     Py_RETURN_NONE;
 }
 
@@ -275,6 +306,66 @@ static PyObject *worker_complete(PyObject *object, PyObject *const *args, Py_ssi
     return result;
 }
 
+#ifdef SIDECAML_NATIVE
+
+static PyObject *worker_bind(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    struct worker_object *self = usable_worker(object);
+    uint32_t channel, slot;
+    if (!self || !check_count("bind", count, 3, 3) || !u32_of(args[0], &channel) || !u32_of(args[1], &slot) ||
+        !hold_of(self, channel))
+        return NULL;
+    const struct served *served = &self->served[channel];
+    if (slot >= served->slots) return raise_invalid(self->state, "channel %u has no slot %u", channel, slot);
+    PyObject *binding = args[2] == Py_None ? NULL : args[2];
+    if (binding && !binding_lend(self->state, binding, &self->waiting)) return NULL;
+    take_back(served, slot);
+    Py_XINCREF(binding);
+    served->bindings[slot] = binding;
+    sidecaml_worker_bind(self->worker, channel, slot, binding ? binding_runner : NULL, binding);
+    Py_RETURN_NONE;
+}
+
+static int serve_once(struct worker_object *self, uint64_t timeout_ns, struct sidecaml_failure *why) {
+    int status;
+    self->waiting = true;
+    Py_BEGIN_ALLOW_THREADS;
+    status = sidecaml_worker_serve(self->worker, timeout_ns, &self->request, why);
+    Py_END_ALLOW_THREADS;
+    self->waiting = false;
+    return status;
+}
+
+/* (channel, slot, None), or with the text of the run's failure. */
+static PyObject *request_to_finish(const struct worker_object *self, const struct sidecaml_failure *why) {
+    const char *text = why->code ? why->text : NULL;
+    PyObject *failure = text ? PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "replace") : NULL;
+    if (text && !failure) return NULL;
+    if (!failure) {
+        Py_INCREF(Py_None);
+        failure = Py_None;
+    }
+    return Py_BuildValue("IIN", self->request.channel, self->request.slot, failure);
+}
+
+static PyObject *worker_serve(PyObject *object, PyObject *Py_UNUSED(none)) {
+    struct worker_object *self = usable_worker(object);
+    if (!self) return NULL;
+    if (self->running) return raise_invalid(self->state, "the worker runs a request: complete it before the next");
+    uint64_t turn_ns = self->policy == SIDECAML_SPIN ? SPIN_TURN_NS : UINT64_MAX;
+    struct sidecaml_failure why;
+    int status;
+    do {
+        status = serve_once(self, turn_ns, &why);
+        if (status != 1 && PyErr_CheckSignals() < 0) return NULL;
+    } while (status == -SIDECAML_E_TIMEOUT);
+    if (status == -SIDECAML_E_AGAIN) Py_RETURN_NONE;
+    if (status != 1) return raise_code(self->state, status, NULL);
+    self->running = true;
+    return request_to_finish(self, &why);
+}
+
+#endif
+
 static const char *tensor_name(const struct worker_object *self, uint32_t tensor, char *room, size_t size) {
     const struct sidecaml_layout *layout = sidecaml_worker_layout(self->worker, self->request.channel);
     snprintf(room, size, "%.*s", SIDECAML_NAME_BYTES, (const char *)layout->tensor[tensor].name);
@@ -343,6 +434,13 @@ static PyMethodDef worker_methods[] = {
      PyDoc_STR("get_dims(tensor, /)\n--\n\nThe dimensions of the request's input.")},
     {"set_dims", FAST(worker_set_dims), METH_FASTCALL,
      PyDoc_STR("set_dims(tensor, dims, /)\n--\n\nThe dimensions of an output, before complete.")},
+#ifdef SIDECAML_NATIVE
+    {"bind", FAST(worker_bind), METH_FASTCALL,
+     PyDoc_STR("bind(channel, slot, binding, /)\n--\n\nHave serve() run a slot's requests; None ends it.")},
+    {"serve", worker_serve, METH_NOARGS,
+     PyDoc_STR("serve()\n--\n\nRun the requests of bound slots until there is something else: (channel, slot, "
+               "failure) of a request to finish, or None.")},
+#endif
     {"close", worker_close, METH_NOARGS, PyDoc_STR("close()\n--\n\nDetach everything. BufferError while views exist.")},
     {NULL, NULL, 0, NULL},
 };

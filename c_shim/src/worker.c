@@ -17,6 +17,13 @@
 /* How often a worker that is never idle looks at its control socket. */
 #define CONTROL_EVERY_NS 5000000u
 #define CONTROL_MARK UINT32_MAX
+/* How long `serve` keeps running requests before its caller has a turn. */
+#define SERVE_TURN_NS 100000000u
+
+struct bound_slot {
+    sidecaml_runner run; /* NULL when the caller runs the slot's requests */
+    void *context;
+};
 
 struct served_channel {
     struct ring_worker ring;
@@ -25,6 +32,7 @@ struct served_channel {
     struct sidecaml_worker_fds fds;
     /* Private: computed by the daemon, never read back from the segment. */
     struct sidecaml_layout layout;
+    struct bound_slot bound[]; /* one a slot */
 };
 
 struct sidecaml_worker {
@@ -122,7 +130,7 @@ int sidecaml_worker_attach(sidecaml_worker *worker, const struct sidecaml_worker
                            const struct sidecaml_layout *layout, struct sidecaml_failure *why) {
     int place = reserve_place(worker, why);
     if (place < 0) return place;
-    struct served_channel *channel = calloc(1, sizeof *channel);
+    struct served_channel *channel = calloc(1, sizeof *channel + (size_t)layout->slot_count * sizeof channel->bound[0]);
     if (!channel) return fail(why, SIDECAML_E_NO_MEMORY, "no memory for one more channel");
     channel->layout = *layout;
     int status = serve(worker, channel, (uint32_t)place, fds, why);
@@ -347,4 +355,29 @@ int sidecaml_worker_set_dims(sidecaml_worker *worker, const struct sidecaml_requ
     if (!channel) return -SIDECAML_E_INVALID;
     int status = dims_write(channel->segment.base, &channel->layout, request->slot, tensor, dims, rank);
     return status == -SIDECAML_E_BAD_DIMS ? -SIDECAML_E_OUTPUT_TOO_LARGE : status;
+}
+
+/* --- The native lane --------------------------------------------------------------------------------------------- */
+
+int sidecaml_worker_bind(sidecaml_worker *worker, uint32_t index, uint32_t slot, sidecaml_runner run, void *context) {
+    struct served_channel *channel = channel_of(worker, index);
+    if (!channel || slot >= channel->ring.count) return -SIDECAML_E_INVALID;
+    channel->bound[slot] = (struct bound_slot){.run = run, .context = context};
+    return 0;
+}
+
+int sidecaml_worker_serve(sidecaml_worker *worker, uint64_t timeout_ns, struct sidecaml_request *out,
+                          struct sidecaml_failure *why) {
+    uint64_t began = read_clock(worker);
+    int status;
+    why->code = SIDECAML_OK;
+    while ((status = sidecaml_worker_next(worker, timeout_ns, out)) == 1) {
+        const struct bound_slot *bound = &worker->channels[out->channel]->bound[out->slot];
+        if (!bound->run) return 1;
+        sidecaml_worker_started(worker, out);
+        if (bound->run(bound->context, why) < 0) return 1;
+        sidecaml_worker_complete(worker, out, 0, NULL);
+        if (worker->last_ns - began >= SERVE_TURN_NS) return -SIDECAML_E_AGAIN;
+    }
+    return status;
 }

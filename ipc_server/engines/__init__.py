@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ipc_server import _core
 from ipc_server.abi import ErrorCode
 from ipc_server.errors import SidecamlError
 from ipc_server.signature import Signature, TensorSpec
@@ -34,6 +35,10 @@ class Runner(Protocol):
     def run(self) -> Callable[[], object]:
         """Run the request that is in the slot. Looked up anew each time, so that a runner may replace it."""
 
+    @property
+    def native(self) -> _core.Binding | None:
+        """What the native lane can run instead; None while, or because, `run` must be called."""
+
 
 class Engine(Protocol):
     """A loaded model."""
@@ -42,6 +47,10 @@ class Engine(Protocol):
     def signature(self) -> Signature:
         """Its inputs and outputs."""
 
+    @property
+    def native(self) -> bool:
+        """Whether its runners may ever be native."""
+
     def attach(self, channel: ServedChannel) -> Sequence[Runner]:
         """Prepare every slot of a channel: a runner each."""
 
@@ -49,13 +58,13 @@ class Engine(Protocol):
         """Say in one line what went wrong in a run."""
 
 
-def load(engine: str, path: Path, threads: int) -> Engine:
-    """Load a model and warm it up. Raises MODEL_FAILED with the cause, or UNSUPPORTED.
+def load(engine: str, path: Path, threads: int, lane: str = "auto") -> Engine:
+    """Load a model for a lane and warm it up. Raises MODEL_FAILED with the cause, or UNSUPPORTED.
 
     An inference library is imported only here: nothing else of the daemon should load it.
     """
     if engine == "onnx":
         from ipc_server.engines.onnx import OnnxEngine  # noqa: PLC0415
 
-        return OnnxEngine(path, threads)
+        return OnnxEngine(path, threads, lane)
     raise SidecamlError(ErrorCode.MODEL_FAILED, f"there is no engine {engine!r}: expected {', '.join(NAMES)}")

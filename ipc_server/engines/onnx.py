@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,26 +12,24 @@ from ipc_server.abi import MAX_RANK, MAX_TENSORS, Dtype, ErrorCode
 from ipc_server.engines import Runner, ServedChannel
 from ipc_server.engines.onnx_binding import slot_runner
 from ipc_server.engines.onnx_error import sentence
-from ipc_server.engines.onnx_runtime import CPU, onnxruntime, ort, run_options
+from ipc_server.engines.onnx_session import Session, create_session, is_native
 from ipc_server.errors import SidecamlError
 from ipc_server.signature import Signature, Tensor
-from ipc_server.tensor import DTYPE_OF_ONNX_TYPE, ONNX_CODE, size_of
+from ipc_server.tensor import DTYPE_OF_ONNX_TYPE, size_of
 
 log = logging.getLogger(__name__)
 
 WARM_UP_RUNS = 3
-# ONNX Runtime's number for errors and worse.
-LOG_ERRORS = 3
 
 
 class OnnxEngine:
     """One model in one session."""
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, lane: str) -> None:
         """Load and warm up."""
         check_file(path)
-        # The public object costs 38 µs a run when it is given options: the one it wraps is called directly.
-        self._session = _create_session(path, threads)._sess
+        self._native = is_native(lane)
+        self._session = _load(path, threads, self._native)
         self._signature = signature_of_session(self._session)
         self._warm_up()
 
@@ -40,6 +37,11 @@ class OnnxEngine:
     def signature(self) -> Signature:
         """The model's inputs and outputs."""
         return self._signature
+
+    @property
+    def native(self) -> bool:
+        """Whether the native lane can run it."""
+        return self._native
 
     def attach(self, channel: ServedChannel) -> Sequence[Runner]:
         """Bind every slot."""
@@ -80,48 +82,42 @@ def check_file(path: Path) -> None:
         raise _failed(f"{str(path)!r} is no path: {error}") from error
 
 
-def _create_session(path: Path, threads: int) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # A pool that spins takes the processor from whoever waits for the answer.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Its warnings are hints to whoever exported the model, some of them one for each of its weights.
-    options.log_severity_level = LOG_ERRORS
+def _load(path: Path, threads: int, native: bool) -> Session:
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return create_session(path, threads, native)
     except Exception as error:
         raise _failed(f"{path} could not be loaded as an ONNX model: {sentence(error)}") from error
 
 
-def signature_of_session(session: Any) -> Signature:
+def signature_of_session(session: Session) -> Signature:
     """Read inputs and outputs; UNSUPPORTED names the one that a channel cannot carry."""
-    inputs, outputs = session.inputs_meta, session.outputs_meta
+    try:
+        inputs, outputs = session.inputs, session.outputs
+    except UnicodeDecodeError as error:
+        raise _unsupported(
+            f"the name {error.object!r} of an input, output or dimension is not UTF-8: rename it"
+        ) from error
     if len(inputs) + len(outputs) > MAX_TENSORS:
         raise _unsupported(
             f"the model has {len(inputs)} inputs and {len(outputs)} outputs: a channel carries at most "
             f"{MAX_TENSORS} together"
         )
-    try:
-        return Signature(
-            tuple(_tensor("input", arg) for arg in inputs), tuple(_tensor("output", arg) for arg in outputs)
-        )
-    except UnicodeDecodeError as error:
-        raise _unsupported(
-            f"the name {error.object!r} of an input, output or dimension is not UTF-8: rename it"
-        ) from error
+    return Signature(
+        tuple(_tensor("input", *given) for given in inputs),
+        tuple(_tensor("output", *given) for given in outputs),
+    )
 
 
-def _tensor(kind: str, arg: Any) -> Tensor:
-    dtype = DTYPE_OF_ONNX_TYPE.get(arg.type)
+def _tensor(kind: str, name: str, type_name: str, shape: Sequence[int | str | None]) -> Tensor:
+    dtype = DTYPE_OF_ONNX_TYPE.get(type_name)
     if dtype is None:
         carried = ", ".join(known.name.lower() for known in Dtype)
-        raise _unsupported(f"{kind} {arg.name!r} is a {arg.type}: a channel carries tensors of {carried}")
-    if len(arg.shape) > MAX_RANK:
+        raise _unsupported(f"{kind} {name!r} is a {type_name}: a channel carries tensors of {carried}")
+    if len(shape) > MAX_RANK:
         raise _unsupported(
-            f"{kind} {arg.name!r} has {len(arg.shape)} dimensions: a channel carries at most {MAX_RANK}"
+            f"{kind} {name!r} has {len(shape)} dimensions: a channel carries at most {MAX_RANK}"
         )
-    return Tensor(arg.name, dtype, tuple(_dim(arg.name, axis, dim) for axis, dim in enumerate(arg.shape)))
+    return Tensor(name, dtype, tuple(_dim(name, axis, dim) for axis, dim in enumerate(shape)))
 
 
 def _dim(tensor: str, axis: int, dim: int | str | None) -> int | str:
@@ -131,21 +127,20 @@ def _dim(tensor: str, axis: int, dim: int | str | None) -> int | str:
     return dim if isinstance(dim, str) and dim else f"{tensor}[{axis}]"
 
 
-def run_on_zeros(session: Any, signature: Signature, times: int) -> list[tuple[int, ...]]:
+def run_on_zeros(session: Session, signature: Signature, times: int) -> list[tuple[int, ...]]:
     """Run on zeros in private memory, dynamic dimensions 1; the shapes that the outputs had."""
-    binding = ort.SessionIOBinding(session)
-    options = run_options()
+    binding = session.bind()
     held = []
     for tensor in signature.inputs:
         dims = [1 if isinstance(dim, str) else dim for dim in tensor.shape]
         zeros = np.zeros(max(size_of(tensor.dtype, dims), 1), np.uint8)
         held.append(zeros)
-        binding.bind_input(tensor.name, CPU, ONNX_CODE[tensor.dtype], dims, zeros.ctypes.data)
+        binding.bind_input(tensor.name, tensor.dtype, dims, zeros.ctypes.data)
     for _ in range(times):
         for tensor in signature.outputs:
-            binding.bind_output(tensor.name, CPU)
-        session.run_with_iobinding(binding, options)
-    return [tuple(value.shape()) for value in binding.get_outputs()]
+            binding.bind_output_anywhere(tensor.name)
+        binding.run()
+    return [dims for dims, _, _ in binding.outputs()]
 
 
 def _failed(what: str) -> SidecamlError:

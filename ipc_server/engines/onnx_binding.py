@@ -6,15 +6,14 @@ import ctypes
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
+from ipc_server import _core
 from ipc_server.abi import ErrorCode
 from ipc_server.engines import Runner, ServedChannel
-from ipc_server.engines.onnx_runtime import CPU, ort, run_options
+from ipc_server.engines.onnx_session import Session, Value
 from ipc_server.errors import SidecamlError
 from ipc_server.signature import Signature, Tensor
-from ipc_server.tensor import ONNX_CODE, size_of
+from ipc_server.tensor import size_of
 
 # Bindings kept of a slot, one for each set of dimensions that requests came with.
 MOST_BINDINGS = 32
@@ -38,36 +37,38 @@ class Binding:
 
     def __init__(
         self,
-        session: Any,
+        session: Session,
         inputs: Sequence[Place],
         outputs: Sequence[Place],
         set_dims: Callable[[int, Dims], None],
     ) -> None:
         """Bind; `set_dims` is told the dimensions of dynamic outputs that only the run could tell."""
-        self._io = ort.SessionIOBinding(session)
+        self._io = session.bind()
         self._outputs = outputs
         self._set_dims = set_dims
         self._in_place = {place.number for place in outputs if place.dims is not None}
         for place in inputs:
-            self._io.bind_input(
-                place.tensor.name, CPU, ONNX_CODE[place.tensor.dtype], place.dims, place.address
-            )
+            self._io.bind_input(place.tensor.name, place.tensor.dtype, place.dims or (), place.address)
         self._bind_outputs()
-        self._direct: Callable[[], None] = partial(session.run_with_iobinding, self._io, run_options())
-        self.run: Callable[[], None] = self._first_run
+        self._direct = self._io.run
+        self.run: Callable[[], object] = self._first_run
+
+    @property
+    def native(self) -> _core.Binding | None:
+        """What the native lane can run by itself, as soon as it is known that nothing is copied."""
+        return self._io if self.run is self._direct and isinstance(self._io, _core.Binding) else None
 
     def _bind_outputs(self) -> None:
         for place in self._outputs:
-            name, code = place.tensor.name, ONNX_CODE[place.tensor.dtype]
             if place.number in self._in_place:
-                self._io.bind_output(name, CPU, code, place.dims, place.address)
+                self._io.bind_output(place.tensor.name, place.tensor.dtype, place.dims or (), place.address)
             else:
-                self._io.bind_output(name, CPU)
+                self._io.bind_output_anywhere(place.tensor.name)
 
     def _first_run(self) -> None:
         self._run_or_unbound(self._run_and_copy)
         # An input that is at once an output is handed back where it is: the bound place is left as it was.
-        for place, value in zip(self._outputs, self._io.get_outputs(), strict=True):
+        for place, value in zip(self._outputs, self._io.outputs(), strict=True):
             if place.number in self._in_place and not _lies_at(value, place.address):
                 self._in_place.discard(place.number)
                 self._copy(place, value)
@@ -103,26 +104,28 @@ class Binding:
         copied = [index for index, place in enumerate(self._outputs) if place.number not in self._in_place]
         for index in copied:
             # Anew each time: what the last run allocated would be taken for a place of that size.
-            self._io.bind_output(self._outputs[index].tensor.name, CPU)
+            self._io.bind_output_anywhere(self._outputs[index].tensor.name)
         self._direct()
-        values = self._io.get_outputs()
+        values = self._io.outputs()
         for index in copied:
             self._copy(self._outputs[index], values[index])
 
-    def _copy(self, place: Place, value: Any) -> None:
-        dims, size = tuple(value.shape()), value.tensor_size_in_bytes()
+    def _copy(self, place: Place, value: Value) -> None:
+        dims, address, size = value
         _check_fits(place, dims)
         if place.tensor.dynamic:
             self._set_dims(place.number, dims)
         if size:
-            ctypes.memmove(place.address, value.data_ptr(), size)
+            ctypes.memmove(place.address, address, size)
 
 
 class DynamicSlot:
     """A slot whose requests bring dimensions of their own: a binding for each set, the latest kept."""
 
-    def __init__(self, session: Any, signature: Signature, channel: ServedChannel, slot: int) -> None:
+    def __init__(self, session: Session, signature: Signature, channel: ServedChannel, slot: int) -> None:
         """Bind nothing yet: the first request will tell the dimensions."""
+        # Each request's dimensions choose its binding, which is not the native lane's to do.
+        self.native = None
         self._session = session
         self._signature = signature
         self._channel = channel
@@ -162,7 +165,7 @@ class DynamicSlot:
         return binding, told
 
 
-def slot_runner(session: Any, signature: Signature, channel: ServedChannel, slot: int) -> Runner:
+def slot_runner(session: Session, signature: Signature, channel: ServedChannel, slot: int) -> Runner:
     """Prepare one slot: bound for good when no input is dynamic."""
     if any(tensor.dynamic for tensor in signature.inputs):
         return DynamicSlot(session, signature, channel, slot)
@@ -171,7 +174,7 @@ def slot_runner(session: Any, signature: Signature, channel: ServedChannel, slot
 
 
 def bind(
-    session: Any, signature: Signature, channel: ServedChannel, slot: int, dims: Sequence[Dims | None]
+    session: Session, signature: Signature, channel: ServedChannel, slot: int, dims: Sequence[Dims | None]
 ) -> Binding:
     """Bind one slot's tensors, with the dims of each where they are known."""
     tensors = (*signature.inputs, *signature.outputs)
@@ -213,8 +216,9 @@ def _dims_of(tensor: Tensor, known: dict[str, int]) -> Dims | None:
     return None if None in dims else tuple(dim for dim in dims if dim is not None)
 
 
-def _lies_at(value: Any, address: int) -> bool:
-    return bool(value.data_ptr() == address) or value.tensor_size_in_bytes() == 0
+def _lies_at(value: Value, address: int) -> bool:
+    _, found, size = value
+    return found == address or size == 0
 
 
 def _check_fits(place: Place, dims: Dims) -> None:

@@ -238,6 +238,19 @@ int sidecaml_worker_get_dims(const sidecaml_worker *worker, const struct sidecam
 int sidecaml_worker_set_dims(sidecaml_worker *worker, const struct sidecaml_request *request, uint32_t tensor,
                              const uint64_t *dims, uint32_t rank);
 
+/* Runs the request in one slot: 0, or the negative of an error code with *why filled in. */
+typedef int (*sidecaml_runner)(void *context, struct sidecaml_failure *why);
+
+/* Has sidecaml_worker_serve run a slot's requests by itself, until the channel is detached; `run` NULL ends it. */
+int sidecaml_worker_bind(sidecaml_worker *worker, uint32_t channel, uint32_t slot, sidecaml_runner run, void *context);
+
+/* The native lane: as next, but requests of bound slots are run and completed here, one after the other. Returns 1 for
+ * a request that the caller has to finish: its slot is not bound (why->code is 0; it has not started), or its run
+ * failed
+ * (*why says how). -AGAIN also every now and then while requests keep coming, for the caller's own duties. */
+int sidecaml_worker_serve(sidecaml_worker *worker, uint64_t timeout_ns, struct sidecaml_request *out,
+                          struct sidecaml_failure *why);
+
 /* Ends the process at once, with status 0, when the other end of socket `fd` is gone: from a thread of its own, so
  * that a worker in the middle of a long run does not outlive its supervisor. */
 int sidecaml_exit_with_peer(int fd, struct sidecaml_failure *why);

@@ -1,0 +1,78 @@
+/* ONNX Runtime in this process, over its C API: what the native lane runs models with.
+ *
+ * The library is opened at run time and stays open; its header is needed at build time only (an older header with a
+ * newer library is fine: the API is versioned). Conventions are those of sidecaml.h. A session may be used by several
+ * threads at a time, a binding by one. Texts of failures are ONNX Runtime's own where it gave one.
+ */
+#ifndef SIDECAML_ORT_H
+#define SIDECAML_ORT_H
+
+#include "sidecaml/sidecaml.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Opens the library, once for the process: `path`, else $SIDECAML_ONNXRUNTIME, else the one inside the `onnxruntime`
+ * wheel of $VIRTUAL_ENV, else the system's. Sets ORT_DISABLE_TELEMETRY beforehand. MODEL_FAILED says what is missing or
+ * too old; INVALID when another library is in use already: versions are never mixed. */
+int sidecaml_ort_open(const char *path, struct sidecaml_failure *why);
+/* Of the open library; NULL before. */
+const char *sidecaml_ort_version(void);
+const char *sidecaml_ort_path(void);
+
+typedef struct sidecaml_session sidecaml_session;
+
+/* Loads a model on the processor with so many threads (1 or more), which never spin; opens the library where that has
+ * not been done. MODEL_FAILED with the cause. */
+int sidecaml_session_create(const char *model, uint32_t threads, sidecaml_session **out, struct sidecaml_failure *why);
+/* After every binding of it. NULL is allowed. */
+void sidecaml_session_destroy(sidecaml_session *session);
+
+struct sidecaml_session_tensor {
+    char *name;
+    char *type;     /* as ONNX Runtime writes it: "tensor(float)" */
+    uint32_t dtype; /* 0 for a type that a channel cannot carry */
+    uint32_t rank;
+    int64_t *dims;    /* -1 for a dynamic one */
+    char **dim_names; /* "" where the model gives none */
+};
+
+/* Inputs, then outputs, in the model's order. */
+const struct sidecaml_session_tensor *sidecaml_session_tensors(const sidecaml_session *session, uint32_t *inputs,
+                                                               uint32_t *count);
+
+typedef struct sidecaml_binding sidecaml_binding;
+
+int sidecaml_binding_create(sidecaml_session *session, sidecaml_binding **out, struct sidecaml_failure *why);
+void sidecaml_binding_destroy(sidecaml_binding *binding);
+
+/* Binds an input to the caller's memory, which must outlive the binding or the tensor's next place. INVALID for an
+ * unknown dtype or sizes that no tensor has, ENGINE when ONNX Runtime refuses. */
+int sidecaml_binding_input(sidecaml_binding *binding, const char *name, uint32_t dtype, const uint64_t *dims,
+                           uint32_t rank, void *address, struct sidecaml_failure *why);
+/* The same for an output. */
+int sidecaml_binding_output(sidecaml_binding *binding, const char *name, uint32_t dtype, const uint64_t *dims,
+                            uint32_t rank, void *address, struct sidecaml_failure *why);
+/* ONNX Runtime allocates this output in the next run. */
+int sidecaml_binding_output_anywhere(sidecaml_binding *binding, const char *name, struct sidecaml_failure *why);
+
+/* Runs the model on what is bound; nothing is allocated here. ENGINE with ONNX Runtime's words. */
+int sidecaml_binding_run(sidecaml_binding *binding, struct sidecaml_failure *why);
+
+/* An output of the last run, in the order in which outputs were bound first. */
+struct sidecaml_output {
+    void *address;
+    uint64_t bytes;
+    uint32_t rank;
+    uint64_t *dims;
+};
+/* Valid until the next call for this binding. ENGINE when an output is no tensor of a known type. */
+int sidecaml_binding_outputs(sidecaml_binding *binding, const struct sidecaml_output **out, uint32_t *count,
+                             struct sidecaml_failure *why);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,190 @@
+/* A session's tensors bound to memory, and runs on it. */
+#include <stdlib.h>
+
+#include "api.h"
+#include "checked.h"
+#include "failure.h"
+
+struct sidecaml_binding {
+    OrtSession *session;
+    OrtIoBinding *io;
+    OrtRunOptions *options;
+    OrtMemoryInfo *memory;
+    /* What sidecaml_binding_outputs gave last. */
+    uint32_t count;
+    struct sidecaml_output *outputs;
+    OrtValue **values;
+};
+
+static int check(OrtStatus *status, struct sidecaml_failure *why) {
+    return ort_check(status, SIDECAML_E_ENGINE, why);
+}
+
+static int no_memory(struct sidecaml_failure *why) {
+    return fail(why, SIDECAML_E_NO_MEMORY, "no memory for a binding");
+}
+
+/* --- Life -------------------------------------------------------------------------------------------------------- */
+
+static int make_parts(sidecaml_binding *binding, struct sidecaml_failure *why) {
+    int status = check(ort_api->CreateIoBinding(binding->session, &binding->io), why);
+    if (status == 0)
+        status = check(ort_api->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &binding->memory), why);
+    if (status == 0) status = check(ort_api->CreateRunOptions(&binding->options), why);
+    /* It logs nothing: a failure is the caller's to hear of. */
+    if (status == 0)
+        status = check(ort_api->RunOptionsSetRunLogSeverityLevel(binding->options, ORT_LOGGING_LEVEL_FATAL), why);
+    return status;
+}
+
+int sidecaml_binding_create(sidecaml_session *session, sidecaml_binding **out, struct sidecaml_failure *why) {
+    sidecaml_binding *binding = calloc(1, sizeof *binding);
+    if (!binding) return no_memory(why);
+    binding->session = session->session;
+    int status = make_parts(binding, why);
+    if (status < 0) {
+        sidecaml_binding_destroy(binding);
+        return status;
+    }
+    *out = binding;
+    return 0;
+}
+
+static void forget_outputs(sidecaml_binding *binding) {
+    for (uint32_t i = 0; i < binding->count; i++) {
+        ort_api->ReleaseValue(binding->values[i]);
+        free(binding->outputs[i].dims);
+    }
+    free(binding->outputs);
+    binding->outputs = NULL;
+    free(binding->values);
+    binding->values = NULL;
+    binding->count = 0;
+}
+
+void sidecaml_binding_destroy(sidecaml_binding *binding) {
+    if (!binding) return;
+    forget_outputs(binding);
+    if (binding->io) ort_api->ReleaseIoBinding(binding->io);
+    if (binding->memory) ort_api->ReleaseMemoryInfo(binding->memory);
+    if (binding->options) ort_api->ReleaseRunOptions(binding->options);
+    free(binding);
+}
+
+/* --- Binding ----------------------------------------------------------------------------------------------------- */
+
+static bool tensor_bytes(uint32_t dtype, const uint64_t *dims, uint32_t rank, int64_t *shape, uint64_t *bytes) {
+    *bytes = sidecaml_dtype_bytes(dtype);
+    for (uint32_t i = 0; i < rank; i++) {
+        if (dims[i] > INT64_MAX || !checked_mul(*bytes, dims[i], bytes)) return false;
+        shape[i] = (int64_t)dims[i];
+    }
+    return *bytes <= INT64_MAX;
+}
+
+/* The caller's memory as a value of ONNX Runtime's. */
+static int wrap(const sidecaml_binding *binding, uint32_t dtype, const uint64_t *dims, uint32_t rank, void *address,
+                OrtValue **out, struct sidecaml_failure *why) {
+    ONNXTensorElementDataType element = onnx_of_dtype(dtype);
+    int64_t shape[SIDECAML_MAX_RANK];
+    uint64_t bytes;
+    if (!element) return fail(why, SIDECAML_E_INVALID, "there is no element type %u", dtype);
+    if (rank > SIDECAML_MAX_RANK || !address || !tensor_bytes(dtype, dims, rank, shape, &bytes))
+        return fail(why, SIDECAML_E_INVALID, "there is no tensor of such dimensions at such a place");
+    return check(ort_api->CreateTensorWithDataAsOrtValue(binding->memory, address, bytes, shape, rank, element, out),
+                 why);
+}
+
+int sidecaml_binding_input(sidecaml_binding *binding, const char *name, uint32_t dtype, const uint64_t *dims,
+                           uint32_t rank, void *address, struct sidecaml_failure *why) {
+    OrtValue *value;
+    int status = wrap(binding, dtype, dims, rank, address, &value, why);
+    if (status < 0) return status;
+    status = check(ort_api->BindInput(binding->io, name, value), why);
+    ort_api->ReleaseValue(value); /* the binding has its own reference */
+    return status;
+}
+
+int sidecaml_binding_output(sidecaml_binding *binding, const char *name, uint32_t dtype, const uint64_t *dims,
+                            uint32_t rank, void *address, struct sidecaml_failure *why) {
+    OrtValue *value;
+    int status = wrap(binding, dtype, dims, rank, address, &value, why);
+    if (status < 0) return status;
+    status = check(ort_api->BindOutput(binding->io, name, value), why);
+    ort_api->ReleaseValue(value);
+    return status;
+}
+
+int sidecaml_binding_output_anywhere(sidecaml_binding *binding, const char *name, struct sidecaml_failure *why) {
+    return check(ort_api->BindOutputToDevice(binding->io, name, binding->memory), why);
+}
+
+/* --- Running ----------------------------------------------------------------------------------------------------- */
+
+int sidecaml_binding_run(sidecaml_binding *binding, struct sidecaml_failure *why) {
+    return check(ort_api->RunWithBinding(binding->session, binding->options, binding->io), why);
+}
+
+static int take_values(sidecaml_binding *binding, struct sidecaml_failure *why) {
+    OrtAllocator *allocator;
+    OrtValue **values = NULL;
+    size_t count = 0;
+    int status = check(ort_api->GetAllocatorWithDefaultOptions(&allocator), why);
+    if (status == 0) status = check(ort_api->GetBoundOutputValues(binding->io, allocator, &values, &count), why);
+    if (status < 0) return status;
+    binding->values = calloc(count + 1, sizeof(OrtValue *)); /* one more: calloc(0) may be NULL */
+    binding->outputs = calloc(count + 1, sizeof binding->outputs[0]);
+    bool kept = binding->values && binding->outputs;
+    for (size_t i = 0; i < count; i++) {
+        if (kept)
+            binding->values[i] = values[i];
+        else
+            ort_api->ReleaseValue(values[i]);
+    }
+    if (kept) binding->count = (uint32_t)count;
+    if (values) status = check(ort_api->AllocatorFree(allocator, values), why);
+    return kept ? status : no_memory(why);
+}
+
+static int read_dims(const OrtTensorTypeAndShapeInfo *info, struct sidecaml_output *output,
+                     struct sidecaml_failure *why) {
+    size_t rank;
+    ONNXTensorElementDataType element;
+    int status = check(ort_api->GetDimensionsCount(info, &rank), why);
+    if (status == 0) status = check(ort_api->GetTensorElementType(info, &element), why);
+    if (status < 0) return status;
+    output->bytes = sidecaml_dtype_bytes(dtype_of_onnx(element));
+    if (!output->bytes) return fail(why, SIDECAML_E_ENGINE, "an output has an element type that no channel carries");
+    output->rank = (uint32_t)rank;
+    int64_t *dims = calloc(rank + 1, sizeof dims[0]);
+    if (!dims) return no_memory(why);
+    output->dims = (uint64_t *)dims;
+    status = check(ort_api->GetDimensions(info, dims, rank), why);
+    for (size_t i = 0; status == 0 && i < rank; i++)
+        output->bytes *= (uint64_t)dims[i]; /* of a tensor that exists: no overflow */
+    return status;
+}
+
+static int read_output(OrtValue *value, struct sidecaml_output *output, struct sidecaml_failure *why) {
+    int is_tensor = 0;
+    OrtTensorTypeAndShapeInfo *info;
+    int status = check(ort_api->IsTensor(value, &is_tensor), why);
+    if (status == 0 && !is_tensor) return fail(why, SIDECAML_E_ENGINE, "an output is no tensor");
+    if (status == 0) status = check(ort_api->GetTensorTypeAndShape(value, &info), why);
+    if (status < 0) return status;
+    status = read_dims(info, output, why);
+    ort_api->ReleaseTensorTypeAndShapeInfo(info);
+    return status < 0 ? status : check(ort_api->GetTensorMutableData(value, &output->address), why);
+}
+
+int sidecaml_binding_outputs(sidecaml_binding *binding, const struct sidecaml_output **out, uint32_t *count,
+                             struct sidecaml_failure *why) {
+    forget_outputs(binding);
+    int status = take_values(binding, why);
+    for (uint32_t i = 0; status == 0 && i < binding->count; i++)
+        status = read_output(binding->values[i], &binding->outputs[i], why);
+    if (status < 0) return status;
+    *out = binding->outputs;
+    *count = binding->count;
+    return 0;
+}

@@ -1,0 +1,78 @@
+"""What the engine `onnx` needs of ONNX Runtime: one interface, and a way to reach it for each lane."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from ipc_server.abi import Dtype
+from ipc_server.engines.onnx_native import native_session, open_library
+from ipc_server.errors import SidecamlError
+
+log = logging.getLogger(__name__)
+
+# A tensor's name, its type as ONNX Runtime writes it, and its shape: None where it has neither size nor name.
+Description = tuple[str, str, tuple[int | str | None, ...]]
+# An output's dimensions, address and size in bytes.
+Value = tuple[tuple[int, ...], int, int]
+
+
+class IoBinding(Protocol):
+    """A session's tensors bound to memory that is somebody else's."""
+
+    def bind_input(self, name: str, dtype: Dtype, dims: Sequence[int], address: int, /) -> None:
+        """Read an input from there."""
+
+    def bind_output(self, name: str, dtype: Dtype, dims: Sequence[int], address: int, /) -> None:
+        """Write an output there."""
+
+    def bind_output_anywhere(self, name: str, /) -> None:
+        """Write an output where ONNX Runtime allocates it."""
+
+    @property
+    def run(self) -> Callable[[], object]:
+        """Run the model on what is bound."""
+
+    def outputs(self) -> Sequence[Value]:
+        """Tell where the last run left its outputs, in the order in which they were bound first."""
+
+
+class Session(Protocol):
+    """A loaded model."""
+
+    @property
+    def inputs(self) -> Sequence[Description]:
+        """Its inputs."""
+
+    @property
+    def outputs(self) -> Sequence[Description]:
+        """Its outputs."""
+
+    def bind(self) -> IoBinding:
+        """Bind nothing yet."""
+
+
+def is_native(lane: str) -> bool:
+    """Whether a model of this lane runs in the native one; MODEL_FAILED when it must and cannot."""
+    if lane == "python":
+        return False
+    try:
+        log.info("native lane: ONNX Runtime %s", open_library())
+    except SidecamlError as error:
+        if lane == "native":
+            raise
+        log.warning("python lane, because there is no native one: %s", error)
+        return False
+    return True
+
+
+def create_session(path: Path, threads: int, native: bool) -> Session:
+    """Load a model; whatever ONNX Runtime finds wrong with it is a RuntimeError."""
+    if native:
+        return native_session(path, threads)
+    # Not beside the native lane's: it is a second copy of the library.
+    from ipc_server.engines.onnx_runtime import PythonSession  # noqa: PLC0415
+
+    return PythonSession(path, threads)
