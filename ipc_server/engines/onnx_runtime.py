@@ -1,4 +1,4 @@
-"""ONNX Runtime through its Python package, imported here only: it opens a database at home unless told not to."""
+"""ONNX Runtime through its Python package, imported here only: it would open a database at home unasked."""
 
 from __future__ import annotations
 
