@@ -196,51 +196,49 @@ static PyObject *result(const struct binding_object *self, int status, const str
     Py_RETURN_NONE;
 }
 
-/* Where a tensor goes: the arguments from the second on. */
+/* Where a tensor goes. */
 struct place {
+    const char *name;
     uint32_t dtype;
     uint32_t rank;
     uint64_t dims[SIDECAML_MAX_RANK];
     void *address;
 };
 
-static bool place_of(const struct core_state *state, PyObject *const *args, struct place *out) {
-    if (!u32_of(args[1], &out->dtype) || !dims_of(state, args[2], out->dims, &out->rank)) return false;
+/* Before the binding is looked at: reading an argument may run Python code, which may use the binding. */
+static bool place_of(PyObject *object, PyObject *const *args, Py_ssize_t count, struct place *out) {
+    if (!check_count("bind", count, 4, 4)) return false;
+    out->name = PyUnicode_AsUTF8AndSize(args[0], NULL);
+    if (!out->name || !u32_of(args[1], &out->dtype) || !dims_of(state_of(object), args[2], out->dims, &out->rank))
+        return false;
     out->address = PyLong_AsVoidPtr(args[3]);
     return out->address || !PyErr_Occurred();
 }
 
-static const char *name_of(PyObject *object) {
-    return PyUnicode_AsUTF8AndSize(object, NULL);
-}
-
 static PyObject *binding_bind_input(PyObject *object, PyObject *const *args, Py_ssize_t count) {
-    struct binding_object *self = changeable_binding(object);
-    struct place place;
+    struct place at;
     struct sidecaml_failure why;
-    const char *name = self && check_count("bind_input", count, 4, 4) ? name_of(args[0]) : NULL;
-    if (!name || !place_of(self->state, args, &place)) return NULL;
-    return result(self,
-                  sidecaml_binding_input(self->binding, name, place.dtype, place.dims, place.rank, place.address, &why),
-                  &why);
+    struct binding_object *self = place_of(object, args, count, &at) ? changeable_binding(object) : NULL;
+    if (!self) return NULL;
+    int status = sidecaml_binding_input(self->binding, at.name, at.dtype, at.dims, at.rank, at.address, &why);
+    return result(self, status, &why);
 }
 
 static PyObject *binding_bind_output(PyObject *object, PyObject *const *args, Py_ssize_t count) {
-    struct binding_object *self = changeable_binding(object);
-    struct place place;
+    struct place at;
     struct sidecaml_failure why;
-    const char *name = self && check_count("bind_output", count, 4, 4) ? name_of(args[0]) : NULL;
-    if (!name || !place_of(self->state, args, &place)) return NULL;
-    return result(
-        self, sidecaml_binding_output(self->binding, name, place.dtype, place.dims, place.rank, place.address, &why),
-        &why);
+    struct binding_object *self = place_of(object, args, count, &at) ? changeable_binding(object) : NULL;
+    if (!self) return NULL;
+    int status = sidecaml_binding_output(self->binding, at.name, at.dtype, at.dims, at.rank, at.address, &why);
+    return result(self, status, &why);
 }
 
 static PyObject *binding_bind_output_anywhere(PyObject *object, PyObject *arg) {
-    struct binding_object *self = changeable_binding(object);
     struct sidecaml_failure why;
-    const char *name = self ? name_of(arg) : NULL;
-    return name ? result(self, sidecaml_binding_output_anywhere(self->binding, name, &why), &why) : NULL;
+    const char *name = PyUnicode_AsUTF8AndSize(arg, NULL);
+    struct binding_object *self = name ? changeable_binding(object) : NULL;
+    if (!self) return NULL;
+    return result(self, sidecaml_binding_output_anywhere(self->binding, name, &why), &why);
 }
 
 static PyObject *binding_run(PyObject *object, PyObject *Py_UNUSED(none)) {

@@ -309,11 +309,10 @@ static PyObject *worker_complete(PyObject *object, PyObject *const *args, Py_ssi
 #ifdef SIDECAML_NATIVE
 
 static PyObject *worker_bind(PyObject *object, PyObject *const *args, Py_ssize_t count) {
-    struct worker_object *self = usable_worker(object);
     uint32_t channel, slot;
-    if (!self || !check_count("bind", count, 3, 3) || !u32_of(args[0], &channel) || !u32_of(args[1], &slot) ||
-        !hold_of(self, channel))
-        return NULL;
+    if (!check_count("bind", count, 3, 3) || !u32_of(args[0], &channel) || !u32_of(args[1], &slot)) return NULL;
+    struct worker_object *self = usable_worker(object);
+    if (!self || !hold_of(self, channel)) return NULL;
     const struct served *served = &self->served[channel];
     if (slot >= served->slots) return raise_invalid(self->state, "channel %u has no slot %u", channel, slot);
     PyObject *binding = args[2] == Py_None ? NULL : args[2];
@@ -356,7 +355,8 @@ static PyObject *worker_serve(PyObject *object, PyObject *Py_UNUSED(none)) {
     int status;
     do {
         status = serve_once(self, turn_ns, &why);
-        if (status != 1 && PyErr_CheckSignals() < 0) return NULL;
+        /* A signal handler may close the worker. */
+        if (status != 1 && (PyErr_CheckSignals() < 0 || !usable(self))) return NULL;
     } while (status == -SIDECAML_E_TIMEOUT);
     if (status == -SIDECAML_E_AGAIN) Py_RETURN_NONE;
     if (status != 1) return raise_code(self->state, status, NULL);

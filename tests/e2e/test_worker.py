@@ -56,7 +56,14 @@ class WorkerUnderTest:
         return body["error"], body["message"]
 
     def load(self, path: Path, status_fd: int, **changes: Any) -> dict[str, Any]:
-        given = {"name": "m", "engine": "onnx", "path": str(path), "threads": 1, "policy": "adaptive"}
+        given = {
+            "name": "m",
+            "engine": "onnx",
+            "path": str(path),
+            "threads": 1,
+            "policy": "adaptive",
+            "lane": "auto",
+        }
         return self.ask("load", (status_fd,), **{**given, **changes})
 
     def ends(self) -> int:
@@ -222,7 +229,8 @@ def test_what_cannot_be_loaded_is_said_and_another_load_may_follow(
         assert (huge["error"], "shorten the names" in huge["message"]) == ("UNSUPPORTED", True)
         garbled = worker.load(unchecked_names(tmp_path / "garbled.onnx", b"\xff"), fd)
         assert (garbled["error"], "is not UTF-8" in garbled["message"]) == ("UNSUPPORTED", True)
-        assert worker.load(good, fd, threads=2**63)["error"] == "SYSTEM"
+        assert worker.load(good, fd, threads=2**63)["error"] == "MODEL_FAILED"
+        assert worker.load(good, fd, lane=3)["error"] == "PROTOCOL"
         assert worker.load(good, fd, engine="torch")["error"] == "MODEL_FAILED"
         assert worker.load(good, fd, policy="never")["error"] == "PROTOCOL"
         assert worker.load(good, fd, threads="1")["error"] == "PROTOCOL"
