@@ -6,6 +6,7 @@ import ctypes
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ipc_server import _core
 from ipc_server.abi import ErrorCode
@@ -74,14 +75,14 @@ class Binding:
                 self._copy(place, value)
         self.run = self._settled()
 
-    def _settled(self) -> Callable[[], None]:
+    def _settled(self) -> Callable[[], object]:
         """Choose how to run from now on, by what must be copied and what may still prove wrong."""
         run = self._direct if len(self._in_place) == len(self._outputs) else self._run_and_copy
         # Any request may be the first that shows that a declared name is not kept to.
         named = any(place.number in self._in_place and place.tensor.dynamic for place in self._outputs)
         return partial(self._run_or_unbound, run) if named else run
 
-    def _run_or_unbound(self, run: Callable[[], None]) -> None:
+    def _run_or_unbound(self, run: Callable[[], object]) -> None:
         try:
             run()
         except SidecamlError:
