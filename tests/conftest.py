@@ -57,10 +57,18 @@ def daemon(nothing_left: None, tmp_path: Path) -> Iterator[StartDaemon]:
     started: list[Daemon] = []
 
     def start(
-        models: Mapping[str, Path], *args: str, ready: bool = True, env: Mapping[str, str] | None = None
+        models: Mapping[str, Path],
+        *args: str,
+        ready: bool = True,
+        env: Mapping[str, str] | None = None,
+        lane: str | None = None,
     ) -> Daemon:
         folder = tmp_path / f"daemon{len(started)}"
         folder.mkdir()
+        if lane:
+            config = folder / "lanes.toml"
+            config.write_text("".join(f'[models."{name}"]\nlane = "{lane}"\n' for name in models))
+            args = (*args, f"--config={config}")
         running = Daemon(folder, models, *args, ready=False, env=env)
         started.append(running)
         if ready:

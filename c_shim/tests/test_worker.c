@@ -329,6 +329,106 @@ static void a_failed_attach_leaves_the_descriptors_to_the_caller(void) {
     close_worker();
 }
 
+/* --- The native lane --------------------------------------------------------------------------------------------- */
+
+struct counted_run {
+    int runs;
+    int failing; /* the run that fails, counted from 1 */
+};
+
+static int count_run(void *context, struct sidecaml_failure *why) {
+    struct counted_run *counted = context;
+    if (++counted->runs != counted->failing) return 0;
+    why->code = SIDECAML_E_ENGINE;
+    strcpy(why->text, "as told");
+    return -SIDECAML_E_ENGINE;
+}
+
+static void submit_both_slots(int channel) {
+    CHECK_EQ(sidecaml_channel_submit(channels[channel], 0), 0);
+    CHECK_EQ(sidecaml_channel_submit(channels[channel], 0), 1);
+}
+
+static void release_both_slots(int channel) {
+    for (uint32_t slot = 0; slot < 2; slot++) {
+        CHECK_EQ(sidecaml_channel_poll(channels[channel], slot), 0);
+        CHECK_EQ(sidecaml_channel_release(channels[channel], slot), 0);
+    }
+}
+
+static void serve_runs_bound_slots_and_gives_out_the_others(void) {
+    struct sidecaml_request request;
+    struct sidecaml_failure why;
+    struct counted_run counted = {0};
+    open_worker(2);
+    for (uint32_t slot = 0; slot < 2; slot++)
+        CHECK_EQ(sidecaml_worker_bind(worker, 1, slot, count_run, &counted), 0);
+    submit_both_slots(0), submit_both_slots(1);
+    for (uint32_t slot = 0; slot < 2; slot++) {
+        CHECK_EQ(sidecaml_worker_serve(worker, 0, &request, &why), 1);
+        CHECK_EQ(why.code, 0);
+        CHECK_EQ(request.channel, 0), CHECK_EQ(request.slot, slot);
+        sidecaml_worker_complete(worker, &request, 0, NULL);
+    }
+    CHECK_EQ(sidecaml_worker_serve(worker, 0, &request, &why), -SIDECAML_E_PENDING);
+    CHECK_EQ(sidecaml_worker_serve(worker, 1000000, &request, &why), -SIDECAML_E_TIMEOUT);
+    CHECK_EQ(counted.runs, 2);
+    release_both_slots(0), release_both_slots(1);
+    CHECK_EQ(sidecaml_worker_bind(worker, 1, 0, NULL, NULL), 0);
+    submit_both_slots(1);
+    CHECK_EQ(sidecaml_worker_serve(worker, 0, &request, &why), 1);
+    CHECK_EQ(request.slot, 0);
+    sidecaml_worker_complete(worker, &request, 0, NULL);
+    close_worker();
+}
+
+static void a_failed_run_is_the_callers_to_complete(void) {
+    struct sidecaml_request request;
+    struct sidecaml_failure why;
+    struct counted_run counted = {.failing = 2};
+    open_worker(1);
+    for (uint32_t slot = 0; slot < 2; slot++)
+        CHECK_EQ(sidecaml_worker_bind(worker, 0, slot, count_run, &counted), 0);
+    submit_both_slots(0);
+    CHECK_EQ(sidecaml_worker_serve(worker, UINT64_MAX, &request, &why), 1);
+    CHECK_EQ(request.slot, 1), CHECK_EQ(why.code, SIDECAML_E_ENGINE);
+    CHECK_SAYS(why.text, "as told");
+    CHECK_EQ(sidecaml_channel_poll(channels[0], 0), 0);
+    CHECK_EQ(sidecaml_channel_poll(channels[0], 1), -SIDECAML_E_PENDING);
+    CHECK_EQ(sidecaml_worker_complete(worker, &request, -SIDECAML_E_ENGINE, why.text), 0);
+    CHECK_EQ(sidecaml_channel_poll(channels[0], 1), -SIDECAML_E_ENGINE);
+    CHECK_EQ(counted.runs, 2);
+    close_worker();
+}
+
+static void binding_what_is_not_there_is_invalid(void) {
+    open_worker(1);
+    CHECK_EQ(sidecaml_worker_bind(worker, 7, 0, count_run, NULL), -SIDECAML_E_INVALID);
+    CHECK_EQ(sidecaml_worker_bind(worker, 0, 2, count_run, NULL), -SIDECAML_E_INVALID);
+    close_worker();
+}
+
+/* Keeps its own slot full, so that the worker is never idle. */
+static int submit_the_next(void *context, struct sidecaml_failure *why) {
+    (void)why;
+    sidecaml_channel *channel = context;
+    for (int slot = 0; slot < 2; slot++)
+        if (sidecaml_channel_poll(channel, (uint32_t)slot) == 0) sidecaml_channel_release(channel, (uint32_t)slot);
+    sidecaml_channel_submit(channel, 0);
+    return 0;
+}
+
+static void serve_comes_back_now_and_then_while_requests_keep_coming(void) {
+    struct sidecaml_request request;
+    struct sidecaml_failure why;
+    open_worker(1);
+    for (uint32_t slot = 0; slot < 2; slot++)
+        CHECK_EQ(sidecaml_worker_bind(worker, 0, slot, submit_the_next, channels[0]), 0);
+    CHECK_EQ(sidecaml_channel_submit(channels[0], 0), 0);
+    CHECK_EQ(sidecaml_worker_serve(worker, UINT64_MAX, &request, &why), -SIDECAML_E_AGAIN);
+    close_worker();
+}
+
 /* --- A worker whose supervisor ends ------------------------------------------------------------------------------ */
 
 static void a_worker_ends_with_its_peer(void) {
@@ -368,6 +468,10 @@ int main(void) {
         {TEST(the_status_page_counts)},
         {TEST(a_worker_needs_a_status_page_of_one_page)},
         {TEST(a_failed_attach_leaves_the_descriptors_to_the_caller)},
+        {TEST(serve_runs_bound_slots_and_gives_out_the_others)},
+        {TEST(a_failed_run_is_the_callers_to_complete)},
+        {TEST(binding_what_is_not_there_is_invalid)},
+        {TEST(serve_comes_back_now_and_then_while_requests_keep_coming)},
         {TEST(a_worker_ends_with_its_peer)},
     };
     return RUN_TESTS(tests, 20);

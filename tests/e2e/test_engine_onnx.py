@@ -16,6 +16,7 @@ from daemon_process import Daemon, wait_until
 from graphs import CASES
 from models import save, value
 from onnx import helper
+from served import LANES
 
 from ipc_server import client
 from ipc_server.abi import Dtype, ErrorCode, Policy
@@ -72,11 +73,14 @@ def test_every_element_type_at_once(daemon: StartDaemon, tmp_path: Path) -> None
                 assert channel.output(f"{name} too").tobytes() == expected
 
 
+@pytest.mark.parametrize("lane", LANES)
 @pytest.mark.parametrize("policy", Policy)
-def test_graphs_of_every_kind_under_every_policy(daemon: StartDaemon, tmp_path: Path, policy: Policy) -> None:
+def test_graphs_of_every_kind_under_every_policy_in_each_lane(
+    daemon: StartDaemon, tmp_path: Path, policy: Policy, lane: str
+) -> None:
     chosen = ["mlp", "attention", "data dependent", "input as output", "scalar"]
     paths = {name.replace(" ", "_"): CASES[name].build(tmp_path / f"{name}.onnx") for name in chosen}
-    running = daemon(paths)
+    running = daemon(paths, lane=lane)
     for name in chosen:
         case, model = CASES[name], name.replace(" ", "_")
         expected = plain(paths[model], case.inputs)
@@ -107,8 +111,11 @@ def test_several_slots_are_under_way_at_once_and_await_in_any_order(
                 channel.release(slot)
 
 
-def test_a_timeout_is_busy_until_quiet_and_then_all_is_well(daemon: StartDaemon, tmp_path: Path) -> None:
-    running = daemon({"slow": models.slow(tmp_path / "m.onnx")})
+@pytest.mark.parametrize("lane", LANES)
+def test_a_timeout_is_busy_until_quiet_and_then_all_is_well(
+    daemon: StartDaemon, tmp_path: Path, lane: str
+) -> None:
+    running = daemon({"slow": models.slow(tmp_path / "m.onnx")}, lane=lane)
     with client.open_model("slow", socket=str(running.socket)) as channel:
         channel.input("n")[...] = 30_000
         refused(ErrorCode.TIMEOUT, channel.run, 0.02)
@@ -127,8 +134,9 @@ def test_a_timeout_is_busy_until_quiet_and_then_all_is_well(daemon: StartDaemon,
         assert channel.output("y")[0].tolist() == [0, 1] + [0] * 126
 
 
-def test_failed_requests_do_no_harm_to_others(daemon: StartDaemon, tmp_path: Path) -> None:
-    running = daemon({"fails": models.fails_inside(tmp_path / "m.onnx")})
+@pytest.mark.parametrize("lane", LANES)
+def test_failed_requests_do_no_harm_to_others(daemon: StartDaemon, tmp_path: Path, lane: str) -> None:
+    running = daemon({"fails": models.fails_inside(tmp_path / "m.onnx")}, lane=lane)
     with (
         client.open_model("fails", socket=str(running.socket)) as bad,
         client.open_model("fails", socket=str(running.socket)) as good,
@@ -209,8 +217,11 @@ def open_channels(running: Daemon) -> list[object]:
         return list(conversation.ask("channels")["channels"])
 
 
-def test_a_killed_worker_is_server_gone_in_the_daemons_own_words(daemon: StartDaemon, tmp_path: Path) -> None:
-    running = daemon({"slow": models.slow(tmp_path / "m.onnx")})
+@pytest.mark.parametrize("lane", LANES)
+def test_a_killed_worker_is_server_gone_in_the_daemons_own_words(
+    daemon: StartDaemon, tmp_path: Path, lane: str
+) -> None:
+    running = daemon({"slow": models.slow(tmp_path / "m.onnx")}, lane=lane)
     with client.open_model("slow", socket=str(running.socket)) as channel:
         channel.input("n")[...] = 10**8
         channel.submit()

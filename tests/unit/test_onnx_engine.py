@@ -6,6 +6,7 @@ import ctypes
 import itertools
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import ml_dtypes
@@ -17,7 +18,7 @@ import pytest
 from graphs import CASES, Case, floats
 from models import save, value
 from onnx import TensorProto, helper
-from served import served
+from served import LANE, LANES, served
 
 from ipc_server import engines
 from ipc_server.abi import DTYPE_BYTES, MAX_RANK, MAX_TENSORS, Dtype, ErrorCode
@@ -27,6 +28,14 @@ from ipc_server.errors import SidecamlError
 from ipc_server.tensor import NUMPY_DTYPE
 
 DTYPES = [dtype.name.lower() for dtype in Dtype]
+
+
+@pytest.fixture(autouse=True, params=LANES)
+def lane(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every test here in each lane."""
+    token = LANE.set(request.param)
+    yield request.param
+    LANE.reset(token)
 
 
 def plain(path: Path, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -60,7 +69,7 @@ def identity_of(kind: int, shape: list[int], path: Path) -> Path:
 def refused_load(code: ErrorCode, path: Path) -> str:
     """Load, expect this error, and return its sentence."""
     with pytest.raises(SidecamlError) as caught:
-        engines.load("onnx", path, 1)
+        engines.load("onnx", path, 1, LANE.get())
     assert caught.value.code is code, caught.value
     return str(caught.value)
 
@@ -132,7 +141,7 @@ def test_outputs_are_plain_onnx_runtimes_and_inputs_stay(case: Case, tmp_path: P
         for _ in range(6):
             slot = model.fill(case.inputs)
             model.channel.submit()
-            model.lane.finish()
+            model.serve(slot)
             model.channel.await_(slot)
             found = [model.channel.output(t.name, slot) for t in model.channel.model.signature.outputs]
             assert [array.shape for array in found] == [array.shape for array in expected]
@@ -404,4 +413,7 @@ def test_a_model_that_fails_on_zeros_is_served(tmp_path: Path, caplog: pytest.Lo
 
 def test_several_threads_give_the_same_answer(tmp_path: Path) -> None:
     path = models.small_mlp(tmp_path / "m.onnx")
-    assert engines.load("onnx", path, 2).signature == engines.load("onnx", path, 1).signature
+    for lane in LANES:
+        assert (
+            engines.load("onnx", path, 2, lane).signature == engines.load("onnx", path, 1, "python").signature
+        )
