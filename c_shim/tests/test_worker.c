@@ -367,7 +367,8 @@ static void serve_runs_bound_slots_and_gives_out_the_others(void) {
     for (uint32_t slot = 0; slot < 2; slot++) {
         CHECK_EQ(sidecaml_worker_serve(worker, 0, &request, &why), 1);
         CHECK_EQ(why.code, 0);
-        CHECK_EQ(request.channel, 0), CHECK_EQ(request.slot, slot);
+        CHECK_EQ(request.channel, 0);
+        CHECK_EQ(request.slot, slot);
         sidecaml_worker_complete(worker, &request, 0, NULL);
     }
     CHECK_EQ(sidecaml_worker_serve(worker, 0, &request, &why), -SIDECAML_E_PENDING);
@@ -391,7 +392,8 @@ static void a_failed_run_is_the_callers_to_complete(void) {
         CHECK_EQ(sidecaml_worker_bind(worker, 0, slot, count_run, &counted), 0);
     submit_both_slots(0);
     CHECK_EQ(sidecaml_worker_serve(worker, UINT64_MAX, &request, &why), 1);
-    CHECK_EQ(request.slot, 1), CHECK_EQ(why.code, SIDECAML_E_ENGINE);
+    CHECK_EQ(request.slot, 1);
+    CHECK_EQ(why.code, SIDECAML_E_ENGINE);
     CHECK_SAYS(why.text, "as told");
     CHECK_EQ(sidecaml_channel_poll(channels[0], 0), 0);
     CHECK_EQ(sidecaml_channel_poll(channels[0], 1), -SIDECAML_E_PENDING);

@@ -41,10 +41,17 @@ def suspicious_calls(log: Path, home: Path) -> list[str]:
     return [line for line in log.read_text(errors="replace").splitlines() if suspicious.search(line)]
 
 
-def test_daemon_worker_and_client_touch_no_home_and_no_network(tmp_path: Path, home: Path) -> None:
+@pytest.mark.parametrize(
+    ("lane", "library"), [("native", "libonnxruntime.so"), ("python", "onnxruntime_pybind11")]
+)
+def test_daemon_worker_and_client_touch_no_home_and_no_network(
+    tmp_path: Path, home: Path, lane: str, library: str
+) -> None:
     served, called, socket = tmp_path / "served", tmp_path / "called", tmp_path / "s"
     model = models.small_mlp(tmp_path / "small.onnx")
-    serve = [sys.executable, "-m", "ipc_server.cli", "serve", f"--model=small={model}", f"--socket={socket}"]
+    config = tmp_path / "sidecaml.toml"
+    config.write_text(f'[models.small]\npath = "{model}"\nlane = "{lane}"\n')
+    serve = [sys.executable, "-m", "ipc_server.cli", "serve", f"--config={config}", f"--socket={socket}"]
     traced = at_home(home)
     with (tmp_path / "log").open("wb") as output:
         tracer = subprocess.Popen([*TRACE, str(served), *serve], env=traced, stdout=output, stderr=output)
@@ -54,7 +61,9 @@ def test_daemon_worker_and_client_touch_no_home_and_no_network(tmp_path: Path, h
     finally:
         subprocess.run(["pkill", "-TERM", "-P", str(tracer.pid)], check=True)
         tracer.wait(30)
-    assert "libonnxruntime" in served.read_text() or "onnxruntime_pybind11" in served.read_text()
+    loaded = re.findall(r"libonnxruntime\.so|onnxruntime_pybind11", served.read_text())
+    # The one library and no other: each lane has its own copy.
+    assert set(loaded) == {library}, set(loaded)
     assert "AF_UNIX" in called.read_text()
     assert suspicious_calls(served, home) == []
     assert suspicious_calls(called, home) == []
