@@ -6,6 +6,7 @@ import mmap
 import os
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import channels
@@ -13,12 +14,13 @@ import models
 import numpy as np
 import pytest
 from conftest import StartDaemon
+from served import LANES
 
 from ipc_server import _core, client, segment
 from ipc_server.abi import Dtype
 from ipc_server.engines.onnx import OnnxEngine
-from ipc_server.engines.onnx_runtime import ort
-from ipc_server.lane import Lane
+from ipc_server.engines.onnx_session import IoBinding
+from ipc_server.lane import lane_for
 from ipc_server.signature import TensorSpec
 
 MIB = 2**20
@@ -44,9 +46,12 @@ def mapped_range(inode: int) -> tuple[int, int]:
     raise AssertionError(f"inode {inode} is not mapped")
 
 
+@pytest.mark.parametrize("lane", LANES)
 @pytest.mark.timeout(300)
-def test_neither_process_grows_with_64_mib_in_and_64_mib_out(daemon: StartDaemon, tmp_path: Path) -> None:
-    running = daemon({"copy": models.identity("float32", SHAPE, tmp_path / "copy.onnx")})
+def test_neither_process_grows_with_64_mib_in_and_64_mib_out(
+    daemon: StartDaemon, tmp_path: Path, lane: str
+) -> None:
+    running = daemon({"copy": models.identity("float32", SHAPE, tmp_path / "copy.onnx")}, lane=lane)
     (worker,) = running.workers()
     private = resident_mib(worker)["RssAnon"]
     with client.open_model("copy", socket=str(running.socket)) as model:
@@ -70,26 +75,34 @@ def test_neither_process_grows_with_64_mib_in_and_64_mib_out(daemon: StartDaemon
         assert after[1]["RssAnon"] - private < 32, (private, after[1])
 
 
+@pytest.mark.parametrize("lane", LANES)
 @pytest.mark.parametrize("slots", [1, 3])
 def test_the_addresses_that_the_engine_gets_lie_inside_the_segment(
-    tmp_path: Path, slots: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, slots: int, lane: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bound: list[tuple[str, int]] = []
 
-    class Watched(ort.SessionIOBinding):  # type: ignore[misc]
-        """ONNX Runtime's binding, and a note of each address that it is given."""
+    class Watched:
+        """A lane's binding, and a note of each address that it is given."""
+
+        def __init__(self, binding: IoBinding) -> None:
+            self._binding = binding
+            self.run = binding.run
 
         def bind_input(self, name: str, *where: Any) -> None:
             bound.append((name, where[-1]))
-            super().bind_input(name, *where)
+            self._binding.bind_input(name, *where)
 
         def bind_output(self, name: str, *where: Any) -> None:
-            assert len(where) > 1, f"output {name} is left for ONNX Runtime to allocate"
             bound.append((name, where[-1]))
-            super().bind_output(name, *where)
+            self._binding.bind_output(name, *where)
 
-    engine = OnnxEngine(models.identity("float32", SHAPE, tmp_path / "copy.onnx"), threads=1)
-    monkeypatch.setattr(ort, "SessionIOBinding", Watched)
+        def bind_output_anywhere(self, name: str) -> None:
+            raise AssertionError(f"output {name} is left for ONNX Runtime to allocate")
+
+    engine = OnnxEngine(models.identity("float32", SHAPE, tmp_path / "copy.onnx"), 1, lane)
+    session = engine._session
+    monkeypatch.setattr(engine, "_session", SimpleNamespace(bind=lambda: Watched(session.bind())))
     specs = [TensorSpec(n, Dtype.FLOAT32, n == "y", False, SHAPE) for n in ("x", "y")]
     layout = _core.Layout([(s.name, s.dtype, s.output, s.dynamic, s.max_dims) for s in specs], slots, 0)
     memory = segment.create_segment(layout.segment_bytes)
@@ -97,14 +110,14 @@ def test_the_addresses_that_the_engine_gets_lie_inside_the_segment(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         core = _core.Worker(segment.create_status_page(), ours.fileno(), _core.BLOCK)
-        lane = Lane(core, engine)
-        lane.attach([memory, segment.create_doorbell(), segment.create_doorbell()], specs, layout)
+        loop = lane_for(core, engine)
+        loop.attach([memory, segment.create_doorbell(), segment.create_doorbell()], specs, layout)
         start, end = mapped_range(inode)
         assert sorted(name for name, _ in bound) == ["x"] * slots + ["y"] * slots
         for _, address in bound:
             assert start <= address and address + 64 * MIB <= end
         assert len({address for _, address in bound}) == 2 * slots
-        lane.close()
+        loop.close()
 
 
 def test_what_the_client_maps_is_what_the_worker_maps(daemon: StartDaemon, tmp_path: Path) -> None:

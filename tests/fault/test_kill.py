@@ -21,6 +21,7 @@ import pytest
 from channels import POLICIES, open_channel, program, serves_others, submit_slow
 from conftest import StartDaemon
 from daemon_process import Daemon, RawClient, environment, is_alive, marked_processes, wait_until
+from served import LANES
 
 from ipc_server.abi import ErrorCode
 from ipc_server.errors import SidecamlError
@@ -34,11 +35,10 @@ SHORT_RUN = 50
 every_policy = pytest.mark.parametrize("policy", list(POLICIES))
 
 
-@pytest.fixture
-def served(daemon: StartDaemon, tmp_path: Path) -> Daemon:
-    return daemon(
-        {"slow": models.slow(tmp_path / "slow.onnx"), "scalar": models.scalar(tmp_path / "scalar.onnx")}
-    )
+@pytest.fixture(params=LANES)
+def served(daemon: StartDaemon, tmp_path: Path, request: pytest.FixtureRequest) -> Daemon:
+    built = {"slow": models.slow(tmp_path / "slow.onnx"), "scalar": models.scalar(tmp_path / "scalar.onnx")}
+    return daemon(built, lane=request.param)
 
 
 def worker_of(daemon: Daemon, model: str) -> int:
