@@ -53,7 +53,8 @@ sources = c_files("python/*.c", "src/*.c", *(["ort/*.c"] if include else []))
 core = Extension(
     "ipc_server._core",
     sources=[source for source in sources if include or Path(source).name not in NATIVE],
-    depends=c_files("include/sidecaml/*", "python/*.h", "src/*.h", "ort/*.h"),
+    # A source archive holds all of these, whether or not the machine that makes it has the header.
+    depends=c_files("include/sidecaml/*", "python/*", "src/*.h", "ort/*"),
     include_dirs=["c_shim/include", "c_shim/src", *([str(include)] if include else [])],
     define_macros=[
         ("Py_LIMITED_API", "0x030B0000"),

@@ -134,6 +134,10 @@ def test_every_setting_is_shown_with_its_source(tmp_path: Path) -> None:
             "[models.m]\npath = '/m'\npolicy = 1",
             "models.m.policy: expected one of spin, adaptive, block, got 1",
         ),
+        (
+            "[models.m]\npath = '/m'\nlane = 'c'",
+            "models.m.lane: expected one of auto, native, python, got 'c'",
+        ),
         ("[models.m]\npath = 7", "models.m.path: expected a path, got 7"),
         ("[models.m]\npath = ''", "models.m.path: expected a path, got ''"),
         ("[models.'a b']\npath = '/m'", "a model's name: expected 1 to 63 letters"),
