@@ -307,7 +307,9 @@ class Connection:
         number = _count(request, "channel")
         channel = self._service.channels.get(number)
         if not channel or not channel.worker:
-            raise SidecamlError(ErrorCode.INVALID, f"no channel {number} is open: `sidecaml inspect` lists them")
+            raise SidecamlError(
+                ErrorCode.INVALID, f"no channel {number} is open: `sidecaml inspect` lists them"
+            )
         if not self._may_see(channel):
             raise SidecamlError(ErrorCode.DENIED, f"channel {number} belongs to another user")
         return {"channel": number, "model": channel.model}, [
