@@ -245,9 +245,8 @@ typedef int (*sidecaml_runner)(void *context, struct sidecaml_failure *why);
 int sidecaml_worker_bind(sidecaml_worker *worker, uint32_t channel, uint32_t slot, sidecaml_runner run, void *context);
 
 /* The native lane: as next, but requests of bound slots are run and completed here, one after the other. Returns 1 for
- * a request that the caller has to finish: its slot is not bound (why->code is 0; it has not started), or its run
- * failed
- * (*why says how). -AGAIN also every now and then while requests keep coming, for the caller's own duties. */
+ * a request that the caller has to finish: its slot is not bound (why->code is 0; it has not started), or its run has
+ * failed (*why says how). -AGAIN also now and then while requests keep coming, for the caller's own duties. */
 int sidecaml_worker_serve(sidecaml_worker *worker, uint64_t timeout_ns, struct sidecaml_request *out,
                           struct sidecaml_failure *why);
 
