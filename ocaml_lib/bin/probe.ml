@@ -46,12 +46,21 @@ type options = {
   lock : Sidecaml.Backend.lock;
 }
 
+let open_or_advise options ~slots ~dims (model : Model.t) use =
+  let given name = List.mem_assoc name dims in
+  match
+    Sidecaml.with_model ?socket:options.socket ~slots ~dims ~policy:options.policy ~lock:options.lock model.name use
+  with
+  | Ok result -> result
+  | Error (Rejected { code = Bad_dims; _ } as e) when not (List.for_all given (Model.dynamic_dims model)) ->
+      fail "%s; give it by --dims NAME=SIZE" (Sidecaml.Error.to_string e)
+  | Error e -> raise (Sidecaml.Error.Error e)
+
 let open_for options ~slots name files use =
   let model = Sidecaml.describe_exn ?socket:options.socket name in
   let inputs = Request.inputs_of_files model files in
   let dims = Request.dims inputs options.dims in
-  Sidecaml.with_model_exn ?socket:options.socket ~slots ~dims ~policy:options.policy ~lock:options.lock name
-    (fun channel -> use channel inputs)
+  open_or_advise options ~slots ~dims model (fun channel -> use channel inputs)
 
 let run options slots name files outputs =
   open_for options ~slots name files (fun channel inputs ->
@@ -65,10 +74,15 @@ let call channel = function
   | Some timeout_ns -> Sidecaml.run_for_exn channel ~timeout_ns
   | None -> Sidecaml.run_exn channel
 
+type took = { whole : float; model : float } (* microseconds *)
+
+(* The model's part is what the worker stamped around its run. *)
 let time_call channel timeout_ns =
   let start = Sidecaml.now_ns () in
   call channel timeout_ns;
-  float_of_int (Sidecaml.now_ns () - start) /. 1000.
+  let whole = Sidecaml.now_ns () - start in
+  let { Sidecaml.Backend.started_ns; finished_ns; _ } = Sidecaml.stamps channel in
+  { whole = float_of_int whole /. 1000.; model = float_of_int (finished_ns - started_ns) /. 1000. }
 
 let time options count name files =
   open_for options ~slots:1 name files (fun channel inputs ->
@@ -76,8 +90,11 @@ let time options count name files =
       for _ = 1 to max 1 (count / 10) do
         call channel options.timeout_ns
       done;
-      let microseconds = Array.init count (fun _ -> time_call channel options.timeout_ns) in
-      Printf.printf "%s  %d calls  %s\n" name count (Show.percentiles microseconds))
+      let took = Array.init count (fun _ -> time_call channel options.timeout_ns) in
+      let show part = Show.percentiles (Array.map part took) in
+      Printf.printf "%s  %d calls  %s\n" name count (show (fun t -> t.whole));
+      Printf.printf "%*s  %s\n" (String.length name + String.length (string_of_int count) + 8) "in the model"
+        (show (fun t -> t.model)))
 
 (* --- Command line ------------------------------------------------------------------------------------------------- *)
 
@@ -153,7 +170,7 @@ let commands =
   ]
 
 let usage_error = 2
-let info = Cmd.info "sidecaml-probe" ~doc:"Look at the models of a sidecaml daemon, from OCaml"
+let info = Cmd.info "sidecaml-probe" ~version:Version.text ~doc:"Look at the models of a sidecaml daemon, from OCaml"
 
 let () =
   let failed text =

@@ -42,5 +42,5 @@ let percentiles microseconds =
   Array.sort compare sorted;
   let last = Array.length sorted - 1 in
   let at share = sorted.(min last (int_of_float (share *. float_of_int (last + 1)))) in
-  Printf.sprintf "p50 %.1f us  p90 %.1f us  p99 %.1f us  p99.9 %.1f us  max %.1f us" (at 0.5) (at 0.9) (at 0.99)
+  Printf.sprintf "p50 %.2f us  p90 %.2f us  p99 %.2f us  p99.9 %.2f us  max %.2f us" (at 0.5) (at 0.9) (at 0.99)
     (at 0.999) sorted.(last)

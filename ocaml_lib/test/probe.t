@@ -138,10 +138,12 @@ Dynamic dimensions are given, or taken from the files:
 
 Timing:
 
-  $ sidecaml-probe time digits --count 200 | sed -E 's/[0-9]+\.[0-9] us/T us/g'
+  $ sidecaml-probe time digits --count 200 | sed -E 's/[0-9]+\.[0-9]+ us/T us/g'
   digits  200 calls  p50 T us  p90 T us  p99 T us  p99.9 T us  max T us
-  $ sidecaml-probe time digits --count 20 --policy spin --timeout-ms 60000 | sed -E 's/[0-9]+\.[0-9] us/T us/g'
+       in the model  p50 T us  p90 T us  p99 T us  p99.9 T us  max T us
+  $ sidecaml-probe time digits --count 20 --policy spin --timeout-ms 60000 | sed -E 's/[0-9]+\.[0-9]+ us/T us/g'
   digits  20 calls  p50 T us  p90 T us  p99 T us  p99.9 T us  max T us
+      in the model  p50 T us  p90 T us  p99 T us  p99.9 T us  max T us
 
 What is wrong is said, and where:
 
