@@ -12,12 +12,13 @@ from typing import Any
 from ipc_server import __version__, config, logs
 from ipc_server.abi import ABI_VERSION
 from ipc_server.ask import Conversation
-from ipc_server.decode import DecodeError
+from ipc_server.decode import DecodeError, counted
 from ipc_server.errors import SidecamlError
 from ipc_server.inspect import inspect_channel, list_channels
 from ipc_server.listener import ListenError
 from ipc_server.signature import signature_of, text_of
 
+_VERSION = f"sidecaml {__version__}, ABI {ABI_VERSION}"
 EXIT_FAILURE = 1
 # EX_CONFIG of sysexits.h, so that a service manager does not restart into the same mistake.
 EXIT_CONFIG = 78
@@ -53,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sidecaml", description="Runs PyTorch models beside another process."
     )
+    parser.add_argument("--version", action="version", version=_VERSION)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="serve models until a signal ends it")
     _add_configuration(serve)
@@ -127,9 +129,10 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _described(model: dict[str, Any]) -> str:
-    title = f"{model['name']}  {model['state']}  {model['engine']}  up to {model['max_slots']} slots"
+    title = f"{model['name']}  {model['state']}  {model['engine']}"
     if model["state"] != "ready":
         return f"{title}\n  {model['problem']}" if model["problem"] else title
+    title += f"  up to {counted(model['max_slots'], 'slot')}"
     signature = signature_of(model)
     return f"{title}\n  in   {text_of(signature.inputs)}\n  out  {text_of(signature.outputs)}"
 
@@ -141,7 +144,7 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _version(_options: argparse.Namespace) -> int:
-    _print(f"sidecaml {__version__}, ABI {ABI_VERSION}")
+    _print(_VERSION)
     return 0
 
 

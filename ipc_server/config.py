@@ -153,6 +153,11 @@ class _Gather:
         self.sources[key] = source
         return checked
 
+    def inherit(self, key: str, general: str) -> None:
+        """Name the general setting as the source of a value that nobody gave for this one."""
+        if self.sources[key] == _DEFAULT:
+            self.sources[key] = general
+
 
 def _read(file: Path) -> dict[str, Any]:
     try:
@@ -227,7 +232,7 @@ def _model(
     _refuse_unknown(table, known, f"{gather.file}: [{key}]")
     if named is None and "path" not in table:
         raise ConfigError(f"{gather.file}: [{key}]: the model's file is missing: add path = '...'")
-    return ModelConfig(
+    model = ModelConfig(
         name=name,
         path=gather.base / gather.value(f"{key}.path", named and str(named), table, "", _path),
         engine=gather.value(f"{key}.engine", None, table, ModelConfig.engine, _one_of(ENGINES)),
@@ -236,6 +241,8 @@ def _model(
         lane=gather.value(f"{key}.lane", None, table, ModelConfig.lane, _one_of(LANES)),
         max_slots=gather.value(f"{key}.max_slots", None, table, limits.max_slots, _whole(1, MAX_SLOTS)),
     )
+    gather.inherit(f"{key}.max_slots", "limits.max_slots")
+    return model
 
 
 def _check_model_name(name: str, source: str) -> None:

@@ -395,6 +395,15 @@ def _printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
+def counted(number: int, thing: str) -> str:
+    """Say how many there are: `1 slot`, `2 slots`."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def _shape(dims: Iterable[int]) -> str:
+    return f"[{','.join(map(str, dims))}]"
+
+
 def _duration(nanoseconds: int) -> str:
     for unit, size in (("s", 10**9), ("ms", 10**6), ("us", 10**3)):
         if nanoseconds >= size:
@@ -417,11 +426,10 @@ def _on_core(core: int | None) -> str:
 
 
 def _render_tensor(tensor: Tensor) -> str:
-    dims = ", ".join(str(dim) for dim in tensor.max_dims)
     kind = "output" if tensor.output else "input"
-    note = "  up to, dynamic" if tensor.dynamic else ""
+    note = " at most (dynamic)" if tensor.dynamic else ""
     return (
-        f"  {kind:<6}  {_printable(tensor.name)}: {tensor.dtype}[{dims}]{note}"
+        f"  {kind:<6}  {_printable(tensor.name)}: {tensor.dtype}{_shape(tensor.max_dims)}{note}"
         f"  {tensor.max_bytes} B at {tensor.array_offset} + slot * {tensor.slot_stride}"
     )
 
@@ -452,7 +460,7 @@ def _render_slot(slot: Slot, tensors: tuple[Tensor, ...], now_ns: int) -> Iterab
     if slot.state != "FREE":
         for tensor, dims in zip(tensors, slot.dims, strict=True):
             if dims is not None:
-                yield f"        {_printable(tensor.name)}: dims {list(dims)}"
+                yield f"        {_printable(tensor.name)}: dims {_shape(dims)}"
     if slot.problem:
         yield f"        NOT AS THE PROTOCOL SAYS: {_printable(slot.problem)}"
 
@@ -465,7 +473,7 @@ def render_segment(segment: Segment, now_ns: int) -> str:
         f"tables   tensors at {header.tensors_offset}, client at {header.client_offset}, "
         f"slots at {header.slots_offset}, dims at {header.dims_offset}, arrays at {header.arrays_offset}",
         f"client   {'sleeps' if segment.client.waiting else 'awake'}, {_on_core(segment.client.core)}",
-        f"tensors  {header.input_count} inputs, {header.output_count} outputs",
+        f"tensors  {counted(header.input_count, 'input')}, {counted(header.output_count, 'output')}",
         *(_render_tensor(tensor) for tensor in segment.tensors),
         f"slots    {header.slot_count}",
     ]
@@ -483,7 +491,7 @@ def render_status(status: Status, now_ns: int) -> str:
             f"worker   pid {status.pid}, ABI {status.abi_version}, started {started}",
             f"         {'sleeps' if status.parked else 'awake'}, {_on_core(status.core)}, "
             f"looked for work {heartbeat}",
-            f"         {status.channels} channels, {status.served} served, {status.failed} failed, "
-            f"{status.abandoned} abandoned, {status.parks} parks",
+            f"         {counted(status.channels, 'channel')}, {status.served} served, "
+            f"{status.failed} failed, {status.abandoned} abandoned, slept {counted(status.parks, 'time')}",
         ]
     )

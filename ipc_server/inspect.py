@@ -82,6 +82,7 @@ def tables(fd: int) -> mmap.mmap:
 
 def _line(channel: dict[str, Any]) -> str:
     return (
-        f"channel {channel['channel']}  model {channel['model']}  {channel['slots']} slots  "
-        f"{channel['segment_bytes']} B  client {channel['client_pid']}  worker {channel['worker_pid']}"
+        f"channel {channel['channel']}  model {channel['model']}  "
+        f"{decode.counted(channel['slots'], 'slot')}  {channel['segment_bytes']} B  "
+        f"client {channel['client_pid']}  worker {channel['worker_pid']}"
     )

@@ -82,6 +82,9 @@ class Signature:
         Raises BAD_DIMS for a dimension without maximum, a maximum without dimension, and an unusable number.
         """
         names = self.dim_names
+        if maxima and not names:
+            first = shown(next(iter(maxima)))
+            raise _bad_dims(f"the model has no dynamic dimension: `dims` must be empty, got {first}")
         for name, most in maxima.items():
             if name not in names:
                 raise _bad_dims(f"no dimension of the model is called {shown(name)}: {hint(name, names)}")

@@ -225,7 +225,7 @@ static int dial(const char *path, uint64_t deadline_ns, struct sidecaml_failure 
                     path);
     return fail(why, SIDECAML_E_CONNECT,
                 "no sidecaml daemon answers at %s (%s): start one with `sidecaml serve`, or "
-                "name its socket",
+                "name its socket ($SIDECAML_SOCKET)",
                 path, strerror_r(-status, text, sizeof text));
 }
 

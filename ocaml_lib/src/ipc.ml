@@ -112,18 +112,30 @@ let names t output =
     (fun view -> if View.is_output view = output then Some (View.name view) else None)
     (Array.to_list t.views)
 
-let unknown t call output name =
-  if List.mem name (names t (not output)) then
-    misuse t call "%S is an %s: use %s" name (direction (not output)) (direction (not output))
-  else misuse t call "it has no %s %S%s" (direction output) name (Nearest.hint name (names t output))
-
-let find t call output name =
+let index_of t output name =
   let rec search i =
-    if i = Array.length t.views then unknown t call output name
+    if i = Array.length t.views then -1
     else if View.is_output t.views.(i) = output && View.name t.views.(i) = name then i
     else search (i + 1)
   in
   search 0
+
+let accessor output rank = direction output ^ if rank <= 3 then string_of_int rank else ""
+
+let unknown t call output name =
+  let index = index_of t (not output) name and other = direction (not output) in
+  if index < 0 then misuse t call "it has no %s %S%s" (direction output) name (Nearest.hint name (names t output))
+  else
+    match call with
+    | "set_dims" -> misuse t call "%S is an %s: the model gives its dimensions" name other
+    | "input_dims" | "output_dims" -> misuse t call "%S is an %s: use %s_dims" name other other
+    | _ ->
+        let rank = Array.length (View.max_dims t.views.(index)) in
+        misuse t call "%S is an %s: use %s" name other (accessor (not output) rank)
+
+let find t call output name =
+  let index = index_of t output name in
+  if index < 0 then unknown t call output name else index
 
 (* --- Dimensions -------------------------------------------------------------------------------------------------- *)
 
@@ -158,7 +170,8 @@ let check_fixed_dims t (view : View.t) dims =
   let check i size =
     match View.fixed_dim view i with
     | Some fixed when fixed <> size ->
-        misuse t "set_dims" "input %s: dimension %d is always %d, never %d" (View.to_string view) i fixed size
+        misuse t "set_dims" "input %s: dimension %d (counted from 0) is always %d, never %d" (View.to_string view) i
+          fixed size
     | _ -> if size < 0 then misuse t "set_dims" "dimension %d of input %S cannot be %d" i (View.name view) size
   in
   if Array.length dims = Array.length (View.max_dims view) then Array.iteri check dims
@@ -181,15 +194,15 @@ let view t call output slot name dtype =
   match View.get view ~slot ~dims dtype with
   | Some array -> array
   | None ->
-      misuse t call "%s %s was asked for as %s" (direction output) (View.to_string view) (Dtype.name dtype)
+      misuse t call "%s %s was asked for as %s: use %s" (direction output) (View.to_string view) (Dtype.name dtype)
+        (View.constructor view)
 
 let ranked t output rank slot name dtype =
   let call = Printf.sprintf "%s%d" (direction output) rank in
   let array = view t call output slot name dtype in
   let found = Genarray.num_dims array in
   if found <> rank then
-    misuse t call "%s %S has %d dimensions: use %s%s" (direction output) name found (direction output)
-      (if found <= 3 then string_of_int found else "");
+    misuse t call "%s %S has %d dimensions: use %s" (direction output) name found (accessor output found);
   array
 
 let input0 ?(slot = 0) t name dtype = array0_of_genarray (ranked t false 0 slot name dtype)

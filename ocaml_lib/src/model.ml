@@ -27,8 +27,10 @@ let state_to_string = function Ready -> "ready" | Loading -> "loading" | Failed 
 
 let pp ppf model =
   let tensor direction t = Format.fprintf ppf "@,  %-6s %s" direction (tensor_to_string t) in
-  Format.fprintf ppf "@[<v>%s (%s, %s, up to %d slots)" model.name model.engine (state_to_string model.state)
-    model.max_slots;
+  Format.fprintf ppf "@[<v>%s (%s, %s" model.name model.engine (state_to_string model.state);
+  if model.state = Ready then
+    Format.fprintf ppf ", up to %d %s" model.max_slots (if model.max_slots = 1 then "slot" else "slots");
+  Format.fprintf ppf ")";
   List.iter (tensor "input") model.inputs;
   List.iter (tensor "output") model.outputs;
   Format.fprintf ppf "@]"

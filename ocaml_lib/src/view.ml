@@ -70,6 +70,7 @@ let is_dynamic (View v) = v.place.dynamic
 let max_dims (View v) = v.place.max_dims
 let fixed_dim (View v) axis = match v.signature.shape.(axis) with Model.Fixed size -> Some size | Dynamic _ -> None
 let to_string (View v) = Model.tensor_to_string v.signature
+let constructor (View v) = String.capitalize_ascii (Dtype.name v.dtype)
 
 let current (View v) slot dims =
   if Genarray.dims v.by_slot.(slot) <> dims then v.by_slot.(slot) <- build v.dtype v.base v.place slot dims

@@ -22,6 +22,9 @@ val fixed_dim : t -> int -> int option
 val to_string : t -> string
 (** [to_string view] is name, element type and signature's shape. *)
 
+val constructor : t -> string
+(** [constructor view] is the name of its element type's constructor, such as [Float32]. *)
+
 val get :
   t -> slot:int -> dims:int array -> ('a, 'b) Dtype.t -> ('a, 'b, Bigarray.c_layout) Bigarray.Genarray.t option
 (** [get view ~slot ~dims dtype] is the tensor in its current dims, which lie within [max_dims view]: the array built

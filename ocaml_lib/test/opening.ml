@@ -29,7 +29,8 @@ let an_unknown_model_is_named_with_the_nearest () =
   | exception Error.Error (Rejected { code = Unknown_model; _ }) -> ()
 
 let no_daemon_is_an_error () =
-  rejected "open" (Sidecaml.open_model ~socket:"/nonexistent/socket" "m") Connect [ "/nonexistent/socket"; "sidecaml serve" ];
+  rejected "open" (Sidecaml.open_model ~socket:"/nonexistent/socket" "m") Connect
+    [ "/nonexistent/socket"; "sidecaml serve"; "name its socket ($SIDECAML_SOCKET)" ];
   rejected "models" (Sidecaml.models ~socket:"/nonexistent/socket" ()) Connect [ "/nonexistent/socket" ];
   rejected "a long path" (Sidecaml.models ~socket:(String.make 200 's') ()) Connect [ "200" ]
 

@@ -6,6 +6,8 @@ sidecaml-probe looks at a daemon's models from the side of an OCaml program.
 
 What there is:
 
+  $ sidecaml-probe --version
+  0.1.0
   $ sidecaml-probe models
   digits  onnx  ready
   dynamic_mlp  onnx  ready
@@ -125,7 +127,7 @@ Every rank and type, there and back through numpy:
 Dynamic dimensions are given, or taken from the files:
 
   $ sidecaml-probe run dynamic_mlp
-  sidecaml-probe: BAD_DIMS: dimension 'N' of the model is dynamic: give its maximum in `dims` at open
+  sidecaml-probe: BAD_DIMS: dimension 'N' of the model is dynamic: give its maximum in `dims` at open; give it by --dims NAME=SIZE
   [1]
   $ sidecaml-probe run dynamic_mlp --dims N=3 | head -n 1
   y float32[3,10]
@@ -172,7 +174,7 @@ What is wrong is said, and where:
   $ sidecaml-probe run digits --input image 2>/dev/null
   [2]
   $ sidecaml-probe models --socket /nonexistent/socket
-  sidecaml-probe: CONNECT: no sidecaml daemon answers at /nonexistent/socket (No such file or directory): start one with `sidecaml serve`, or name its socket
+  sidecaml-probe: CONNECT: no sidecaml daemon answers at /nonexistent/socket (No such file or directory): start one with `sidecaml serve`, or name its socket ($SIDECAML_SOCKET)
   [1]
 
 The programs of the README and of the tutorial:

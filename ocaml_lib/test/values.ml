@@ -63,7 +63,11 @@ let models_print_well () =
   Alcotest.(check (list string)) "dynamic dims" [ "N"; "M" ] (Model.dynamic_dims model);
   Alcotest.(check string)
     "printed" "m (onnx, ready, up to 4 slots)\n  input  x float32[N,64,M]\n  output y bool[]\n  output z int8[N]"
-    (Format.asprintf "%a" Model.pp model)
+    (Format.asprintf "%a" Model.pp model);
+  let broken = { model with state = Failed "no such file"; inputs = []; outputs = [] } in
+  Alcotest.(check string) "failed" "m (onnx, failed: no such file)" (Format.asprintf "%a" Model.pp broken);
+  let single = { broken with state = Ready; max_slots = 1 } in
+  Alcotest.(check string) "one slot" "m (onnx, ready, up to 1 slot)" (Format.asprintf "%a" Model.pp single)
 
 let tests =
   [

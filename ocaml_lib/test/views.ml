@@ -56,17 +56,17 @@ let every_rank_goes_through () =
 
 let wrong_requests_are_explained () =
   with_model "digits" @@ fun m ->
-  misuse "type" (fun () -> Sidecaml.input2 m "image" Int32) [ "digits"; "image float32[1,64]"; "int32"; "input2" ];
+  misuse "type" (fun () -> Sidecaml.input2 m "image" Int32) [ "digits"; "image float32[1,64]"; "int32"; "input2"; ": use Float32" ];
   misuse "name" (fun () -> Sidecaml.input2 m "imag" Float32) [ "no input \"imag\""; "did you mean \"image\"" ];
   misuse "a far name" (fun () -> Sidecaml.input2 m "question" Float32) [ "no input"; "there is \"image\"" ];
-  misuse "direction" (fun () -> Sidecaml.input2 m "scores" Float32) [ "\"scores\" is an output" ];
+  misuse "direction" (fun () -> Sidecaml.input2 m "scores" Float32) [ "\"scores\" is an output: use output2" ];
   misuse "rank" (fun () -> Sidecaml.output1 m "scores" Float32) [ "2 dimensions"; "use output2" ];
   misuse "slot" (fun () -> Sidecaml.input2 ~slot:1 m "image" Float32) [ "no slot 1" ];
   misuse "negative slot" (fun () -> Sidecaml.input2 ~slot:(-1) m "image" Float32) [ "no slot -1" ];
   with_model "every_rank" @@ fun m ->
   misuse "high rank" (fun () -> Sidecaml.input3 m "x4" Float64) [ "4 dimensions"; "use input" ];
   with_model "every_type" @@ fun m ->
-  misuse "same carrier" (fun () -> Sidecaml.input2 m "x_float16" Uint16) [ "x_float16 float16[2,3]"; "uint16" ]
+  misuse "same carrier" (fun () -> Sidecaml.input2 m "x_float16" Uint16) [ "x_float16 float16[2,3]"; "uint16"; ": use Float16" ]
 
 let views_are_built_once () =
   with_model "digits" @@ fun m ->
@@ -106,9 +106,10 @@ let dims_that_do_not_fit_are_explained () =
   with_model ~dims:[ ("N", 8) ] "dynamic_mlp" @@ fun m ->
   misuse "too large" (fun () -> Sidecaml.set_dims m "x" [| 9; 64 |]) [ "[8,64]"; "[9,64]"; "larger dims" ];
   misuse "rank" (fun () -> Sidecaml.set_dims m "x" [| 8 |]) [ "2 dimensions"; "1" ];
-  misuse "fixed" (fun () -> Sidecaml.set_dims m "x" [| 8; 63 |]) [ "always 64"; "63" ];
+  misuse "fixed" (fun () -> Sidecaml.set_dims m "x" [| 8; 63 |]) [ "dimension 1 (counted from 0) is always 64"; "63" ];
   misuse "negative" (fun () -> Sidecaml.set_dims m "x" [| -1; 64 |]) [ "-1" ];
-  misuse "an output" (fun () -> Sidecaml.set_dims m "y" [| 8; 10 |]) [ "\"y\" is an output" ];
+  misuse "an output" (fun () -> Sidecaml.set_dims m "y" [| 8; 10 |]) [ "\"y\" is an output: the model gives its dimensions" ];
+  misuse "an output's dims" (fun () -> ignore (Sidecaml.input_dims m "y")) [ "\"y\" is an output: use output_dims" ];
   misuse "many" (fun () -> Sidecaml.set_dims m "x" (Array.make 99 1)) [ "99" ];
   with_model "digits" @@ fun m ->
   Sidecaml.set_dims m "image" [| 1; 64 |];

@@ -30,8 +30,9 @@ def sidecaml(*arguments: str | Path, env: dict[str, str] | None = None) -> subpr
     )
 
 
-def test_version() -> None:
-    done = sidecaml("version")
+@pytest.mark.parametrize("argument", ["version", "--version"])
+def test_version(argument: str) -> None:
+    done = sidecaml(argument)
     assert (done.returncode, done.stdout) == (0, f"sidecaml {__version__}, ABI {ABI_VERSION}\n")
 
 
@@ -55,6 +56,8 @@ def test_check_config_shows_values_and_sources(tmp_path: Path) -> None:
     assert settings["limits.max_slots"].endswith("# environment SIDECAML_MAX_SLOTS")
     assert settings["models.m.path"].startswith(f"models.m.path = {tmp_path}/m.onnx")
     assert settings["models.m.path"].endswith(f"# file {file}")
+    assert settings["models.m.max_slots"].startswith("models.m.max_slots = 5 ")
+    assert settings["models.m.max_slots"].endswith("# limits.max_slots")
     assert settings["log_level"].endswith("# default")
 
 
@@ -78,7 +81,7 @@ def test_models_are_listed(daemon: StartDaemon, tmp_path: Path) -> None:
     done = sidecaml("models", env={"SIDECAML_SOCKET": str(running.socket)})
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0] == "gone  failed  onnx  up to 64 slots"
+    assert lines[0] == "gone  failed  onnx"
     assert "gone.onnx" in lines[1]
     assert lines[2:] == [
         "mlp  ready  onnx  up to 64 slots",
@@ -108,7 +111,8 @@ def test_inspect_lists_channels_and_decodes_one(daemon: StartDaemon, tmp_path: P
         assert shown.stdout.startswith(
             f"channel  {number}, model scalar\nworker   pid {running.workers()[0]},"
         )
-        assert "1 served" in shown.stdout
+        assert " 1 channel, 1 served" in shown.stdout
+        assert "\ntensors  1 input, 1 output\n" in shown.stdout
         assert "slots    2" in shown.stdout
     missing = sidecaml("inspect", "--socket", running.socket, "99")
     assert (missing.returncode, "no channel 99 is open" in missing.stderr) == (1, True)

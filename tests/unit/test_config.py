@@ -47,6 +47,7 @@ def test_defaults_hold_where_nobody_says_anything() -> None:
     assert chosen.limits == config.Limits()
     assert chosen.models["m"] == config.ModelConfig("m", Path("/m.onnx"))
     assert chosen.sources["models.m.path"] == "command line"
+    assert chosen.sources["models.m.max_slots"] == "limits.max_slots"
     assert {chosen.sources[name] for name in ("socket", "log_level", "limits.max_slots")} == {"default"}
 
 
@@ -85,6 +86,8 @@ def test_models_come_from_file_and_flags_together(tmp_path: Path) -> None:
         8,
     )
     assert (speech.path, speech.max_slots) == (Path("/models/speech.onnx"), 3)
+    assert chosen.sources["models.digits.max_slots"] == "limits.max_slots"
+    assert chosen.sources["models.speech.max_slots"].startswith("file ")
 
 
 def test_a_path_in_the_file_is_relative_to_the_file(tmp_path: Path) -> None:

@@ -79,11 +79,25 @@ def test_rendering_shows_states_ages_and_texts() -> None:
     assert "fingerprint 000000000000002a" in text
     assert "ticket 10       RUNNING   deadline in 500 ms  submitted 500 ms ago" in text
     assert "status -6: Größe passt nicht: ? is no shape" in text  # the control character is not printed
-    assert "x: dims [3, 2]" in text
+    assert "x: dims [3,2]" in text
     assert "NOT AS THE PROTOCOL SAYS" not in text
     status = render_status(decode_status(read_vector("status")), NOW_NS)
     assert "pid 4711" in status
     assert "9 served, 1 failed" in status
+
+
+def test_rendering_counts_and_writes_shapes_as_people_do() -> None:
+    status = decode_status(read_vector("status"))
+    one, two = (
+        render_status(dataclasses.replace(status, channels=n, parks=n), NOW_NS).splitlines()[-1].strip()
+        for n in (1, 2)
+    )
+    assert (one.startswith("1 channel, "), one.endswith(" slept 1 time")) == (True, True), one
+    assert (two.startswith("2 channels, "), two.endswith(" slept 2 times")) == (True, True), two
+    text = render_segment(decode_segment(read_vector("every_state")), NOW_NS)
+    assert "tensors  1 input, 2 outputs" in text
+    assert "x: int64[3,4] at most (dynamic)  96 B" in text
+    assert "z: float16[2,16]  64 B" in text
 
 
 # --- Hostile bytes ------------------------------------------------------------------------------------------

@@ -46,6 +46,13 @@ def test_an_unknown_dimension_gets_the_nearest_name() -> None:
     assert (error.code, "did you mean 'batch'?" in str(error)) == (ErrorCode.BAD_DIMS, True)
 
 
+def test_a_model_without_dynamic_dimensions_takes_no_dims() -> None:
+    static = Signature((Tensor("x", Dtype.FLOAT32, (1, 64)),), ())
+    error = refusal(lambda: static.bind({"n": 1}))
+    assert error.code is ErrorCode.BAD_DIMS
+    assert str(error) == "the model has no dynamic dimension: `dims` must be empty, got 'n'"
+
+
 @pytest.mark.parametrize("most", [0, 2**40 + 1, 2**64 - 1])
 def test_a_maximum_out_of_range_is_refused(most: int) -> None:
     error = refusal(lambda: DYNAMIC.bind({"batch": most, "y[1]": 1}))
