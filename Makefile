@@ -58,5 +58,5 @@ lock: ## renew requirements/lock-*.txt after a change of what is required
 	scripts/lock
 
 clean: ## remove what was built, .venv too
-	rm -rf _build build .venv ipc_server/_core*.so *.egg-info
+	rm -rf _build build .venv *.install ipc_server/_core*.so *.egg-info
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
