@@ -1,21 +1,22 @@
-/* ONNX Runtime in this process, over its C API: what the native lane runs models with.
+/* ONNX Runtime in this process, over its C API: what the native lane and the in-process path run models with.
  *
  * The library is opened at run time and stays open; its header is needed at build time only (an older header with a
  * newer library is fine: the API is versioned). Conventions are those of sidecaml.h. A session may be used by several
- * threads at a time, a binding by one. Texts of failures are ONNX Runtime's own where it gave one.
+ * threads at a time, a binding by one. Texts of failures are finished sentences (model.h), the same on every path.
  */
 #ifndef SIDECAML_ORT_H
 #define SIDECAML_ORT_H
 
-#include "sidecaml/sidecaml.h"
+#include "sidecaml/model.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 /* Opens the library, once for the process: `path`, else $SIDECAML_ONNXRUNTIME, else the one inside the `onnxruntime`
- * wheel of $VIRTUAL_ENV, else the system's. Sets ORT_DISABLE_TELEMETRY beforehand. MODEL_FAILED says what is missing or
- * too old; INVALID when another library is in use already: versions are never mixed. */
+ * wheel of $VIRTUAL_ENV, else the system's. Sets ORT_DISABLE_TELEMETRY beforehand. MODEL_FAILED says where it looked,
+ * what is missing, too old or no ONNX Runtime at all, and what to do; the next call looks again. INVALID when another
+ * library is in use already: versions are never mixed. */
 int sidecaml_ort_open(const char *path, struct sidecaml_failure *why);
 /* Of the open library; NULL before. */
 const char *sidecaml_ort_version(void);
@@ -24,23 +25,20 @@ const char *sidecaml_ort_path(void);
 typedef struct sidecaml_session sidecaml_session;
 
 /* Loads a model on the processor with so many threads (1 or more), which never spin; opens the library where that has
- * not been done. MODEL_FAILED with the cause. */
+ * not been done. Judges it, too: MODEL_FAILED for what is no model file and for what ONNX Runtime refuses, UNSUPPORTED
+ * for what no channel carries. Follow it by sidecaml_session_warm_up. */
 int sidecaml_session_create(const char *model, uint32_t threads, sidecaml_session **out, struct sidecaml_failure *why);
 /* After every binding of it. NULL is allowed. */
 void sidecaml_session_destroy(sidecaml_session *session);
 
-struct sidecaml_session_tensor {
-    char *name;
-    char *type;     /* as ONNX Runtime writes it: "tensor(float)" */
-    uint32_t dtype; /* 0 for a type that a channel cannot carry */
-    uint32_t rank;
-    int64_t *dims;    /* -1 for a dynamic one */
-    char **dim_names; /* "" where the model gives none */
-};
-
-/* Inputs, then outputs, in the model's order. */
+/* Inputs, then outputs, in the model's order. All of them can be carried, and every dynamic dimension has a name. */
 const struct sidecaml_session_tensor *sidecaml_session_tensors(const sidecaml_session *session, uint32_t *inputs,
                                                                uint32_t *count);
+
+/* Runs the model `times` times on zeros in memory of its own, dynamic dimensions 1. UNSUPPORTED when an output has
+ * another rank than the model declares: the model cannot be served. Any other failure (ENGINE, NO_MEMORY) only says that
+ * zeros do not suit it, which need not matter. */
+int sidecaml_session_warm_up(sidecaml_session *session, uint32_t times, struct sidecaml_failure *why);
 
 typedef struct sidecaml_binding sidecaml_binding;
 
@@ -57,8 +55,15 @@ int sidecaml_binding_output(sidecaml_binding *binding, const char *name, uint32_
 /* ONNX Runtime allocates this output in the next run. */
 int sidecaml_binding_output_anywhere(sidecaml_binding *binding, const char *name, struct sidecaml_failure *why);
 
-/* Runs the model on what is bound; nothing is allocated here. ENGINE with ONNX Runtime's words. */
+/* Runs the model on what is bound; nothing is allocated here. ENGINE when ONNX Runtime fails. */
 int sidecaml_binding_run(sidecaml_binding *binding, struct sidecaml_failure *why);
+
+/* The same until a deadline (0: none). TIMEOUT when it is past already, without running, and when it passes during the
+ * run: ONNX Runtime is then told to stop, which it does between two nodes, and this returns once it has, so nobody uses
+ * the bound memory any more. Outputs are half written then. A run that ends well all the same is a success; the next
+ * call works in any case. No system call, but for the first call of all (it starts a thread that watches deadlines for
+ * the whole process; SYSTEM when it cannot) and for a deadline earlier than all that are being watched. */
+int sidecaml_binding_run_until(sidecaml_binding *binding, uint64_t deadline_ns, struct sidecaml_failure *why);
 
 /* An output of the last run, in the order in which outputs were bound first. */
 struct sidecaml_output {
