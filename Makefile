@@ -10,7 +10,7 @@ export ORT_DISABLE_TELEMETRY := 1
 # One at a time in the build folder: dune 2.9 does not see to it itself.
 DUNE := mkdir -p build && flock build/dune.lock dune
 
-.PHONY: help demo test check setup test-c test-ocaml test-python test-debian13 lock format clean
+.PHONY: help demo test bench bench-quick bench-tools check setup test-c test-ocaml test-python test-debian13 lock format clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,22 @@ test-ocaml:
 test-python:
 	$(DUNE) build
 	python -m pytest
+
+bench: bench-tools ## every path to a model, compared: some ten minutes; writes bench/results and the plots in docs
+	python -m pytest bench --benchmark-autosave
+	python -m bench.report
+	python -m bench.plots
+
+bench-quick: bench-tools ## the same for a first impression, in less than a minute; writes build/bench/quick
+	python -m pytest bench --quick
+	python -m bench.report build/bench/quick
+
+# The drivers that the benchmark measures with.
+bench-tools:
+	@scripts/system-packages core test bench
+	@scripts/python-environment
+	$(MAKE) -C bench/drivers
+	$(DUNE) build ./bench
 
 check: ## format, lint, types, generated files
 	@scripts/system-packages core check

@@ -1,0 +1,67 @@
+"""Calls beside a busy systhread: what holding or releasing OCaml's runtime lock costs them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+from bench.cores import Cores
+from bench.daemon import Daemon
+from bench.driver import Samples
+from bench.freezing import freeze, thaw
+from bench.models import write
+from bench.paths import BUILD_OCAML, ROOT, check_built
+from bench.program import measured_by
+from bench.results import Row
+from bench.stats import summary_of_runs
+
+PROGRAM = ROOT / "_build/default/bench/ocaml/beside.exe"
+MODEL = "small"
+CALLER = "beside-systhread"
+VARIANT = "native-adaptive"
+# A call that releases the lock may wait 50 ms for it each time.
+COUNTS = {"ffi-locked": 1000, "ffi-released": 40, "ipc-hold": 1000, "ipc-release": 40}
+PATIENCE_S = 120.0
+
+
+def measure(runs: int, cores: Cores) -> dict[str, list[Samples]]:
+    """Measure every path in every run."""
+    check_built(PROGRAM, BUILD_OCAML)
+    found: dict[str, list[Samples]] = defaultdict(list)
+    with tempfile.TemporaryDirectory(prefix="sidecaml-bench-") as name:
+        folder = Path(name)
+        file = write(MODEL, folder)
+        daemon = Daemon(MODEL, file, [VARIANT], folder, cores.server)
+        try:
+            freeze(daemon.workers.values())
+            for _ in range(runs):
+                for path in COUNTS:
+                    found[path].append(_one(path, file, daemon, folder, cores))
+            thaw(daemon.workers.values())
+            daemon.stop()
+        except BaseException:
+            daemon.kill()
+            raise
+    return dict(found)
+
+
+def rows_of(found: Mapping[str, list[Samples]]) -> list[Row]:
+    """Make a row of each path."""
+    return [
+        {"path": path, "model": MODEL, "caller": CALLER, **summary_of_runs(runs)}
+        for path, runs in found.items()
+    ]
+
+
+def _one(path: str, file: Path, daemon: Daemon, folder: Path, cores: Cores) -> Samples:
+    command = [str(PROGRAM), "--path", path, "--model", str(file), "--count", str(COUNTS[path])]
+    workers: list[int] = []
+    if path.startswith("ipc-"):
+        command += daemon.served(f"{MODEL}--{VARIANT}").arguments
+        workers += daemon.workers.values()
+    thaw(workers)
+    samples = measured_by(f"call beside a systhread, path {path}", command, folder, PATIENCE_S, cores.client)
+    freeze(workers)
+    return samples

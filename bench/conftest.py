@@ -1,0 +1,179 @@
+"""Options of the benchmark, and the fixtures that measure: each kind once, before its first replay."""
+
+from __future__ import annotations
+
+import os
+
+# Before anything loads ONNX Runtime, here or in a child.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from bench import beside, cores, machine, pauses, report, results, rounds, wake
+from bench.cast import cast
+from bench.cores import Cores
+from bench.driver import Samples
+from bench.errors import BenchError
+from bench.results import Row
+from bench.settings import Choice, Settings, settle
+
+T = TypeVar("T")
+
+SETTINGS = pytest.StashKey[Settings]()
+CORES = pytest.StashKey[Cores]()
+LATENCY_FIXTURE = "latencies"
+# Whose whole distributions are kept, for the plots.
+DISTRIBUTION_MODELS = ("small",)
+NOT_QUICK = ("test_beside.py", "test_pauses.py")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options that choose what is measured."""
+    group = parser.getgroup("sidecaml", "what the benchmark measures")
+    group.addoption("--quick", action="store_true", help="a first impression in less than a minute")
+    for name in ("models", "callers", "paths"):
+        group.addoption(f"--{name}", default="", metavar="NAME,...", help=f"only these {name}")
+    group.addoption("--runs", type=int, help="how often everything is measured with fresh processes")
+    group.addoption("--rounds", type=int, help="how often each path is measured in a run")
+    group.addoption("--results", type=Path, help="the folder for the results")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Settle what is measured and where, before anything is collected."""
+    option = config.getoption
+    listed = {
+        name: option(name).split(",") if option(name) else () for name in ("models", "callers", "paths")
+    }
+    choice = Choice(
+        quick=option("quick"),
+        runs=option("runs"),
+        rounds=option("rounds"),
+        results=option("results"),
+        **listed,
+    )
+    try:
+        config.stash[SETTINGS] = settle(choice)
+        config.stash[CORES] = cores.choose()
+    except BenchError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make one test of each cell that is measured."""
+    settings = metafunc.config.stash[SETTINGS]
+    if LATENCY_FIXTURE in metafunc.fixturenames:
+        metafunc.parametrize("model", settings.models)
+        metafunc.parametrize("caller", settings.callers)
+        metafunc.parametrize("path", settings.paths)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what a quick benchmark has no time for, and pauses where OCaml has no domains."""
+    left_out = set(NOT_QUICK if config.stash[SETTINGS].quick else ())
+    if not machine.has_domains(machine.ocaml_version()):
+        left_out.add("test_pauses.py")
+    dropped = [item for item in items if item.path.name in left_out]
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = [item for item in items if item not in dropped]
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    """Let pytest-benchmark's JSON say what ours says."""
+    machine_info["sidecaml"] = machine.record(config.stash[CORES], config.stash[SETTINGS])
+
+
+@pytest.fixture(scope="session")
+def settings(request: pytest.FixtureRequest) -> Settings:
+    """What is measured."""
+    return request.config.stash[SETTINGS]
+
+
+@pytest.fixture(scope="session")
+def pair(request: pytest.FixtureRequest) -> Cores:
+    """The two cores."""
+    return request.config.stash[CORES]
+
+
+@pytest.fixture(scope="session")
+def measured_on(pair: Cores, settings: Settings) -> dict[str, Any]:
+    """The machine before anything is measured."""
+    return machine.record(pair, settings)
+
+
+@pytest.fixture(scope="session")
+def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Show progress, whatever pytest captures."""
+    plugins = request.config.pluginmanager
+    terminal, capture = plugins.get_plugin("terminalreporter"), plugins.get_plugin("capturemanager")
+
+    def tell(text: str) -> None:
+        if terminal and capture:
+            with capture.global_and_fixture_disabled():
+                terminal.ensure_newline()
+                terminal.write_line(f"bench: {text}")
+
+    return tell
+
+
+@pytest.fixture(scope="session")
+def latencies(
+    settings: Settings, pair: Cores, measured_on: dict[str, Any], tell: Callable[[str], None]
+) -> tuple[rounds.Measured, dict[rounds.Cell, Row]]:
+    """Every path, model and caller, interleaved; the results are written before they are replayed."""
+    measured = _or_exit(lambda: rounds.measure(settings, pair, cast, tell))
+    rows = results.rows_of(measured)
+    results.save(settings.results, results.LATEST, rows)
+    results.save(settings.results, results.MACHINE, measured_on)
+    distributions = results.distributions_of(measured, DISTRIBUTION_MODELS)
+    results.save(settings.results, results.DISTRIBUTIONS, distributions)
+    tell(f"written: {report.write(settings.results)}")
+    return measured, results.index(rows)
+
+
+@pytest.fixture(scope="session")
+def wakes(
+    settings: Settings, pair: Cores, tell: Callable[[str], None]
+) -> tuple[dict[wake.Wake, list[Samples]], list[Row]]:
+    """What waking costs."""
+    tell("waking")
+    found = _or_exit(lambda: wake.measure(settings.runs, pair))
+    rows = wake.rows_of(found)
+    results.save(settings.results, results.WAKE, rows)
+    return found, rows
+
+
+@pytest.fixture(scope="session")
+def pausing(
+    settings: Settings, pair: Cores, measured_on: dict[str, Any], tell: Callable[[str], None]
+) -> tuple[dict[str, list[Samples]], list[Row]]:
+    """Another domain's pauses."""
+    tell("another domain's pauses")
+    found = _or_exit(lambda: pauses.measure(settings.runs, pair))
+    content = pauses.content(found, measured_on)
+    results.save(settings.results, results.PAUSES, content)
+    return found, content["rows"]
+
+
+@pytest.fixture(scope="session")
+def besides(
+    settings: Settings, pair: Cores, tell: Callable[[str], None]
+) -> tuple[dict[str, list[Samples]], list[Row]]:
+    """Calls beside a busy systhread."""
+    tell("beside a busy systhread")
+    found = _or_exit(lambda: beside.measure(settings.runs, pair))
+    rows = beside.rows_of(found)
+    results.save(settings.results, results.BESIDE, rows)
+    return found, rows
+
+
+def _or_exit(measure: Callable[[], T]) -> T:
+    """End the session on the first error, instead of repeating it in every test."""
+    try:
+        return measure()
+    except BenchError as error:
+        pytest.exit(f"bench: {error}", returncode=1)

@@ -1,0 +1,220 @@
+"""The report, from the results files: `python -m bench.report [RESULTS]` writes RESULTS/latest.md."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import results
+from bench.errors import BenchError
+from bench.goals import Outcome, outcomes
+from bench.models import MODELS
+from bench.results import Row
+from bench.settings import CALLERS, RESULTS
+
+REPORT = "latest.md"
+WITHOUT_PAUSES = (
+    "Not measured: another domain's pauses need OCaml 5. `make bench-debian13` measures them on Debian 13."
+)
+_PERCENTILES = ("p50_ns", "p90_ns", "p99_ns", "p999_ns", "max_ns")
+_PERCENTILE_HEADS = ("p50", "p90", "p99", "p99.9", "max")
+_KINDS = {
+    "quick": "**Quick, for a first impression: few calls, few models. `make bench` is the one to cite.**",
+    "partial": "**A part of the benchmark, as chosen on the command line.**",
+}
+# Of all processors.
+_BUSY_SHARE = 0.1
+
+
+def write(folder: Path) -> Path:
+    """Write the report of a folder's results beside them."""
+    rows = results.load(folder, results.LATEST)
+    machine = results.load(folder, results.MACHINE)
+    if rows is None or machine is None:
+        raise BenchError(
+            f"{folder} holds no {results.LATEST} and {results.MACHINE}: measure first, with `make bench`"
+        )
+    pauses = results.load(folder, results.PAUSES)
+    sections = [
+        heading(machine),
+        goals_section(goal_outcomes(rows, pauses)),
+        latency_section(rows),
+        wake_section(results.load(folder, results.WAKE)),
+        pauses_section(pauses),
+        beside_section(results.load(folder, results.BESIDE)),
+    ]
+    file = folder / REPORT
+    file.write_text("\n\n".join(filter(None, sections)) + "\n", encoding="utf-8")
+    return file
+
+
+def goal_outcomes(rows: Sequence[Row], pauses: Mapping[str, Any] | None) -> list[Outcome]:
+    """Hold the goals against latencies and pauses."""
+    return outcomes(results.index([*rows, *(pauses["rows"] if pauses else [])]))
+
+
+def heading(machine: Mapping[str, Any]) -> str:
+    """Say where, when and with what was measured."""
+    pinning, load = machine["pinning"], machine["load_average"][0]
+    caches = ", ".join(f"{level} {size}" for level, size in machine["caches"].items())
+    lines = [
+        "# Benchmark",
+        "How this is measured and what it does not say: [docs/benchmark.md](../../docs/benchmark.md).",
+        _KINDS.get(machine["kind"], ""),
+        f"{machine['date']}, commit {machine['commit']}. {machine['cpu']}, {machine['processors']} processors"
+        f"{', virtual' if machine['virtual'] else ''}, caches {caches}; governor {machine['governor']}. "
+        f"Client on processor {pinning['client']}, the other side on {pinning['server']}"
+        f"{', threads of one core' if pinning['siblings'] else ''}. {machine['system']}, "
+        f"Linux {machine['kernel']}, {machine['libc']}, ONNX Runtime {machine['onnxruntime']}, "
+        f"OCaml {machine['ocaml']}, Python {machine['python']}. "
+        f"{machine['runs']} runs of {machine['rounds']} rounds; load average at the start {load:.2f}.",
+        "**The machine was busy when this began: measure again.**"
+        if machine["busy_before"] > _BUSY_SHARE
+        else "",
+    ]
+    return "\n\n".join(filter(None, lines))
+
+
+def goals_section(found: Sequence[Outcome]) -> str:
+    """Show each goal with what was measured."""
+    head = ("what", "where", "goal", "median", "over runs", "reached")
+    measured = [_goal_row(outcome) for outcome in found if outcome.measured]
+    parts = ["## Goals", "Medians over runs of ratios within one run."]
+    if measured:
+        parts.append(table(head, measured))
+    open_goals = [f"- {goal.goal.what}: {', '.join(goal.place)}" for goal in found if not goal.measured]
+    if open_goals:
+        parts.append("Not measured here:\n\n" + "\n".join(open_goals))
+    return "\n\n".join(parts)
+
+
+def _goal_row(outcome: Outcome) -> list[str]:
+    assert outcome.measured
+    median, least, most = (f"{value:.2f}" for value in outcome.measured)
+    goal, where = outcome.goal, ", ".join(outcome.place)
+    reached = "yes" if outcome.reached else "**no**"
+    return [goal.what, where, goal.wanted, median, f"{least} to {most}", reached]
+
+
+def latency_section(rows: Sequence[Row]) -> str:
+    """Show a table of each model and caller, fastest path first."""
+    parts = [
+        "## Latencies\n\nMicroseconds a call: fill the inputs, run, read the outputs. Ratios are of medians, "
+        "with their least and greatest over runs. *Spins*: the sides that burn their core while they wait."
+    ]
+    for model in MODELS:
+        for caller in CALLERS:
+            cells = [row for row in rows if (row["model"], row["caller"]) == (model, caller)]
+            if cells:
+                cells.sort(key=lambda row: row["p50_ns"])
+                parts.append(f"### {model}, {caller}\n\n" + table(_LATENCY_HEAD, map(_latency_row, cells)))
+    return "\n\n".join(parts)
+
+
+_LATENCY_HEAD = ("path", "spins", "cores", "calls", *_PERCENTILE_HEADS, "/ ffi-locked", "/ floor")
+
+
+def _latency_row(row: Row) -> list[str]:
+    spins = " and ".join(row["spinning"]) or "none"
+    if row["policy"] == "adaptive":
+        spins += ", at first"
+    ratios = [_ratio(row, "ratio_to_ffi_locked_p50"), _ratio(row, "ratio_to_floor_p50")]
+    return [row["path"], spins, str(row["cores"]), str(row["n"]), *_percentiles(row), *ratios]
+
+
+def _ratio(row: Row, key: str) -> str:
+    if row[key] is None:
+        return ""
+    return f"{row[key]:.2f} ({row[f'{key}_min']:.2f} to {row[f'{key}_max']:.2f})"
+
+
+def wake_section(rows: Sequence[Row] | None) -> str:
+    """Show what waking costs."""
+    if not rows:
+        return ""
+    return (
+        "## What waking costs\n\nMicroseconds a round trip between two sides that sleep while they wait.\n\n"
+        + table(
+            ("mechanism", "on", "round trips", *_PERCENTILE_HEADS),
+            ([row["mechanism"], row["place"], str(row["n"]), *_percentiles(row)] for row in rows),
+        )
+    )
+
+
+def pauses_section(pauses: Mapping[str, Any] | None) -> str:
+    """Show the pauses of a domain beside one that infers."""
+    title = "## Another domain's pauses\n\n"
+    if not pauses:
+        return title + WITHOUT_PAUSES
+    machine = pauses["machine"]
+    return (
+        f"{title}Microseconds that a minor collection of domain B takes while domain A runs `wide`. "
+        f"OCaml {machine['ocaml']}, {machine['processors']} processors, {machine['date']}, "
+        f"commit {machine['commit']}.\n\n"
+        + table(
+            ("domain A", "busy threads", "collections", *_PERCENTILE_HEADS),
+            (_pauses_row(row, machine["processors"]) for row in pauses["rows"]),
+        )
+    )
+
+
+def _pauses_row(row: Row, processors: int) -> list[str]:
+    lacking = f", of which {processors} have a core" if row["cores"] > processors else ""
+    return [row["path"], f"{row['cores']}{lacking}", str(row["n"]), *_percentiles(row)]
+
+
+def beside_section(rows: Sequence[Row] | None) -> str:
+    """Show what releasing the lock costs beside a busy systhread."""
+    if not rows:
+        return ""
+    return (
+        "## Beside a busy systhread\n\nMicroseconds a call of `small` while another systhread of the program "
+        "computes: who releases the runtime lock has to get it back.\n\n"
+        + table(
+            ("path", "calls", *_PERCENTILE_HEADS),
+            ([row["path"], str(row["n"]), *_percentiles(row)] for row in rows),
+        )
+    )
+
+
+def _percentiles(row: Row) -> list[str]:
+    return [microseconds(row[name]) for name in _PERCENTILES]
+
+
+def microseconds(ns: int) -> str:
+    """Show nanoseconds as microseconds, to about three digits."""
+    value = ns / 1000
+    for below, digits in ((10, 2), (100, 1)):
+        if value < below:
+            return f"{value:.{digits}f}"
+    return f"{value:,.0f}"
+
+
+def table(head: Sequence[str], rows: Any) -> str:
+    """Write a table in Markdown; numbers on the right."""
+    body = [list(row) for row in rows]
+    numeric = [
+        all(row[i][:1].isdigit() or not row[i] for row in body) and bool(body) for i in range(len(head))
+    ]
+    lines = [list(head), ["---:" if right else "---" for right in numeric], *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> int:
+    """Write the report and show the goals."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS
+    try:
+        file = write(folder)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    text = file.read_text(encoding="utf-8")
+    print(text[text.index("## Goals") : text.index("## Latencies")])
+    print(f"The whole report: {file}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
