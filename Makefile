@@ -42,12 +42,10 @@ test-python:
 
 bench: bench-tools ## every path to a model, compared: some ten minutes; writes bench/results and the plots in docs
 	python -m pytest bench --benchmark-autosave
-	python -m bench.report
 	python -m bench.plots
 
 bench-quick: bench-tools ## the same for a first impression, in less than a minute; writes build/bench/quick
 	python -m pytest bench --quick
-	python -m bench.report build/bench/quick
 
 # The drivers that the benchmark measures with.
 bench-tools:

@@ -21,8 +21,9 @@ PROGRAM = ROOT / "_build/default/bench/ocaml/beside.exe"
 MODEL = "small"
 CALLER = "beside-systhread"
 VARIANT = "native-adaptive"
-# A call that releases the lock may wait 50 ms for it each time.
-COUNTS = {"ffi-locked": 1000, "ffi-released": 40, "ipc-hold": 1000, "ipc-release": 40}
+PATHS = ("ffi-locked", "ffi-released", "ipc-hold", "ipc-release")
+# Each call waits for the other systhread, beforehand or while it is timed: 50 ms of OCaml's clock.
+COUNT = 30
 PATIENCE_S = 120.0
 
 
@@ -37,7 +38,7 @@ def measure(runs: int, cores: Cores) -> dict[str, list[Samples]]:
         try:
             freeze(daemon.workers.values())
             for _ in range(runs):
-                for path in COUNTS:
+                for path in PATHS:
                     found[path].append(_one(path, file, daemon, folder, cores))
             thaw(daemon.workers.values())
             daemon.stop()
@@ -56,7 +57,7 @@ def rows_of(found: Mapping[str, list[Samples]]) -> list[Row]:
 
 
 def _one(path: str, file: Path, daemon: Daemon, folder: Path, cores: Cores) -> Samples:
-    command = [str(PROGRAM), "--path", path, "--model", str(file), "--count", str(COUNTS[path])]
+    command = [str(PROGRAM), "--path", path, "--model", str(file), "--count", str(COUNT)]
     workers: list[int] = []
     if path.startswith("ipc-"):
         command += daemon.served(f"{MODEL}--{VARIANT}").arguments

@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 SETTINGS = pytest.StashKey[Settings]()
 CORES = pytest.StashKey[Cores]()
+MEASURED = pytest.StashKey[bool]()
 LATENCY_FIXTURE = "latencies"
 # Whose whole distributions are kept, for the plots.
 DISTRIBUTION_MODELS = ("small",)
@@ -87,10 +88,24 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     machine_info["sidecaml"] = machine.record(config.stash[CORES], config.stash[SETTINGS])
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: pytest.ExitCode, config: pytest.Config
+) -> None:
+    """Write the report after the last replay, and show the goals."""
+    folder = config.stash[SETTINGS].results
+    if exitstatus == pytest.ExitCode.OK and MEASURED in config.stash and results.load(folder, results.LATEST):
+        terminalreporter.write_line(report.shown(folder))
+
+
 @pytest.fixture(scope="session")
 def settings(request: pytest.FixtureRequest) -> Settings:
-    """What is measured."""
-    return request.config.stash[SETTINGS]
+    """What is measured; nothing of an earlier, smaller benchmark is left beside it."""
+    chosen = request.config.stash[SETTINGS]
+    request.config.stash[MEASURED] = True
+    if chosen.kind != "full":
+        results.clear(chosen.results)
+    return chosen
 
 
 @pytest.fixture(scope="session")
@@ -131,7 +146,6 @@ def latencies(
     results.save(settings.results, results.MACHINE, measured_on)
     distributions = results.distributions_of(measured, DISTRIBUTION_MODELS)
     results.save(settings.results, results.DISTRIBUTIONS, distributions)
-    tell(f"written: {report.write(settings.results)}")
     return measured, results.index(rows)
 
 

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from bench.driver import Served
@@ -24,7 +24,7 @@ _READY = re.compile(r"model (\S+): ready in .*?, worker (\d+)")
 class Daemon:
     """A running daemon; `workers` gives the process of each model by its served name."""
 
-    def __init__(self, model: str, file: Path, variants: Iterable[str], folder: Path, core: int) -> None:
+    def __init__(self, model: str, file: Path, variants: Collection[str], folder: Path, core: int) -> None:
         """Serve the file as MODEL--VARIANT for each variant LANE-POLICY; wait until all are ready."""
         self._socket = folder / "bench.sock"
         self._log = folder / "daemon.log"
@@ -36,8 +36,7 @@ class Daemon:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment()
             )
         try:
-            self._wait_ready()
-            self.workers = workers_of(self._words())
+            self.workers = self._wait_ready({f"{model}--{variant}" for variant in variants})
             for pid in self.workers.values():
                 pin(pid, core)
         except BaseException:
@@ -62,9 +61,9 @@ class Daemon:
         self._process.kill()
         self._process.wait()
 
-    def _wait_ready(self) -> None:
+    def _wait_ready(self, names: set[str]) -> dict[str, int]:
         end = time.monotonic() + READY_S
-        while "ready: " not in self._words():
+        while not names <= (workers := workers_of(self._words())).keys():
             if self._process.poll() is not None:
                 raise BenchError(
                     f"the daemon ended with code {self._process.returncode}: {self._words()[-_LAST_WORDS:]}"
@@ -72,6 +71,7 @@ class Daemon:
             if time.monotonic() > end:
                 raise BenchError(f"the daemon was not ready within {READY_S:g} s: {self._words()}")
             time.sleep(_PAUSE_S)
+        return workers
 
     def _words(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace")

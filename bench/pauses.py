@@ -43,7 +43,7 @@ SCENARIOS = {
         Scenario("asleep", 1),
         Scenario("ffi-locked", 2),
         Scenario("ffi-released", 2),
-        Scenario("ipc-released", 3, "native-spin"),
+        Scenario("ipc-released", 3, "native-adaptive"),
         Scenario("ipc-block", 2, "native-block"),
     )
 }

@@ -202,17 +202,22 @@ def table(head: Sequence[str], rows: Any) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def shown(folder: Path) -> str:
+    """Write the report and give what of it belongs on a terminal: the goals, and where the rest is."""
+    file = write(folder)
+    text = file.read_text(encoding="utf-8")
+    goals = text[text.index("## Goals") : text.index("## Latencies")]
+    return f"{goals}The whole report: {file}"
+
+
 def main() -> int:
     """Write the report and show the goals."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS
     try:
-        file = write(folder)
+        print(shown(folder))
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    text = file.read_text(encoding="utf-8")
-    print(text[text.index("## Goals") : text.index("## Latencies")])
-    print(f"The whole report: {file}")
     return 0
 
 

@@ -79,6 +79,12 @@ def save(folder: Path, name: str, content: object) -> None:
     (folder / name).write_text(text, encoding="utf-8")
 
 
+def clear(folder: Path) -> None:
+    """Remove the results in a folder."""
+    for name in (LATEST, MACHINE, DISTRIBUTIONS, WAKE, BESIDE, PAUSES):
+        (folder / name).unlink(missing_ok=True)
+
+
 def load(folder: Path, name: str) -> Any:
     """Read a results file; None when there is none."""
     file = folder / name

@@ -1,0 +1,73 @@
+"""The benchmark's daemon: all variants of a model, on the server's core, frozen while others are measured."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bench import cast as cast_module
+from bench.cast import cast
+from bench.cores import Cores
+from bench.daemon import Daemon
+from bench.errors import BenchError
+from bench.models import MODELS, write
+from bench.paths import PathSpec
+from ipc_server import client
+
+FAKE = Path(__file__).resolve().parent.parent / "fake_driver.py"
+CORE = max(os.sched_getaffinity(0))
+CORES = Cores(CORE, CORE, siblings=False)
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+
+
+def test_workers_are_pinned_with_all_their_threads(tmp_path: Path) -> None:
+    daemon = Daemon("id16", write("id16", tmp_path), ["native-spin", "python-block"], tmp_path, CORE)
+    try:
+        assert set(daemon.workers) == {"id16--native-spin", "id16--python-block"}
+        for pid in daemon.workers.values():
+            threads = [int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir()]
+            assert all(os.sched_getaffinity(thread) == {CORE} for thread in threads)
+        daemon.stop()
+    finally:
+        daemon.kill()
+
+
+def test_a_worker_is_awake_only_while_its_path_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spin = PathSpec("ipc-native-spin", FAKE, "make it", "spin", ("client", "server"), 2, "native-spin")
+    block = PathSpec("ipc-native-block", FAKE, "make it", "block", (), 2, "native-block")
+    monkeypatch.setattr(cast_module, "PATHS", {spec.name: spec for spec in (spin, block)})
+    with cast("id16", write("id16", tmp_path), [spin.name, block.name], CORES, tmp_path) as paths:
+        (spinning,), (blocking,) = paths._helpers[spin.name], paths._helpers[block.name]
+        assert (state_of(spinning), state_of(blocking)) == ("T", "T")
+        with paths._awake(block.name):
+            assert state_of(spinning) == "T" and state_of(blocking) != "T"
+        assert state_of(blocking) == "T"
+
+
+def test_a_model_that_does_not_load_ends_the_benchmark_with_the_daemons_words(tmp_path: Path) -> None:
+    file = tmp_path / "broken.onnx"
+    file.write_bytes(b"no model")
+    with pytest.raises(BenchError, match=r"(?s)the daemon ended with code 1: .*broken\.onnx"):
+        Daemon("broken", file, ["native-block"], tmp_path, CORE)
+
+
+def test_every_model_loads_with_fixed_shapes(tmp_path: Path) -> None:
+    small = [name for name in MODELS if name != "id16m"]
+    for name in small:
+        folder = tmp_path / name
+        folder.mkdir()
+        daemon = Daemon(name, write(name, folder), ["native-block"], folder, CORE)
+        try:
+            (model,) = client.models(str(folder / "bench.sock"))
+            tensors = [*model.signature.inputs, *model.signature.outputs]
+            assert not any(tensor.dynamic for tensor in tensors), model
+            daemon.stop()
+        finally:
+            daemon.kill()
