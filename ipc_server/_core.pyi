@@ -7,7 +7,7 @@ thread at a time may use an object; while it waits in `next`, `wait` or `spin` a
 
 import os
 from collections.abc import Iterable
-from typing import Final, final
+from typing import Final, NoReturn, final
 
 from typing_extensions import Buffer
 
@@ -15,9 +15,52 @@ SPIN: Final = 0
 ADAPTIVE: Final = 1
 BLOCK: Final = 2
 
+Description = tuple[str | bytes, str, tuple[int | str | None, ...]]
+
 # Whether Session, Binding, open_onnxruntime, Worker.bind and Worker.serve are there: they are left out where
 # ONNX Runtime's header was missing when this was built.
 NATIVE: Final[bool]
+
+def sentence(text: str | bytes, /) -> str:
+    """Make ONNX Runtime's text one short line, of at most 1023 bytes."""
+
+def check_model_file(path: str | os.PathLike[str], /) -> None:
+    """Raise MODEL_FAILED for a path that cannot be a model at all."""
+
+def model_not_loaded(path: str | os.PathLike[str], text: str | bytes, /) -> NoReturn:
+    """Raise MODEL_FAILED with ONNX Runtime's text made a sentence."""
+
+@final
+class Tensors:
+    """A model's inputs and outputs, which a channel can carry; every dynamic dimension has a name."""
+
+    def __new__(cls, inputs: Iterable[Description], outputs: Iterable[Description]) -> Tensors:
+        """Judge what the model declares: UNSUPPORTED names what a channel cannot carry.
+
+        Each is (name, type as ONNX Runtime writes it, shape); a dimension is a size, a name, or None. A name
+        that is not UTF-8 comes as bytes, to be refused.
+        """
+
+    @property
+    def inputs(self) -> tuple[tuple[str, int, tuple[int | str, ...]], ...]:
+        """(name, dtype, shape) of each input."""
+
+    @property
+    def outputs(self) -> tuple[tuple[str, int, tuple[int | str, ...]], ...]:
+        """(name, dtype, shape) of each output."""
+
+    def request_dims(self, given: Iterable[Iterable[int]], /) -> tuple[tuple[int, ...] | None, ...]:
+        """Give the dims of every tensor in a request, from those that its dynamic inputs came with.
+
+        None for an output whose dims only the run can tell. BAD_DIMS when two inputs disagree on a named
+        dimension, or a fixed one differs.
+        """
+
+    def check_rank(self, output: int, rank: int, /) -> None:
+        """Raise UNSUPPORTED when an output had another rank in a run than declared."""
+
+    def check_output(self, output: int, dims: Iterable[int], max_dims: Iterable[int], /) -> None:
+        """Raise ENGINE for an output that is not as declared, OUTPUT_TOO_LARGE beyond `max_dims`."""
 
 def open_onnxruntime(path: str | os.PathLike[str] | None, /) -> str:
     """Open ONNX Runtime, once for the process; its version.
@@ -30,14 +73,14 @@ class Session:
     """A model, loaded by ONNX Runtime over its C API."""
 
     def __new__(cls, path: str | os.PathLike[str], threads: int) -> Session:
-        """Load; RuntimeError with ONNX Runtime's words."""
+        """Load and judge: MODEL_FAILED, UNSUPPORTED."""
 
     @property
-    def inputs(self) -> tuple[tuple[str, str, tuple[int | str | None, ...]], ...]:
+    def inputs(self) -> tuple[tuple[str, str, tuple[int | str, ...]], ...]:
         """(name, type, shape) of each input."""
 
     @property
-    def outputs(self) -> tuple[tuple[str, str, tuple[int | str | None, ...]], ...]:
+    def outputs(self) -> tuple[tuple[str, str, tuple[int | str, ...]], ...]:
         """(name, type, shape) of each output."""
 
     def bind(self) -> Binding:
@@ -47,7 +90,7 @@ class Session:
 class Binding:
     """A session's tensors bound to memory, which must stay there: nothing here keeps it alive.
 
-    RuntimeError with ONNX Runtime's words. While the binding serves a slot it cannot be changed.
+    RuntimeError with a sentence where ONNX Runtime fails. While it serves a slot it cannot be changed.
     """
 
     def bind_input(self, name: str, dtype: int, dims: Iterable[int], address: int, /) -> None:

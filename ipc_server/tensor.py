@@ -46,17 +46,6 @@ ONNX_CODE: Final[dict[Dtype, int]] = {
     Dtype.BFLOAT16: 16,
 }
 
-# As ONNX Runtime writes the types of inputs and outputs.
-DTYPE_OF_ONNX_TYPE: Final[dict[str, Dtype]] = {
-    "tensor(float)": Dtype.FLOAT32,
-    "tensor(double)": Dtype.FLOAT64,
-    **{
-        f"tensor({dtype.name.lower()})": dtype
-        for dtype in Dtype
-        if dtype not in (Dtype.FLOAT32, Dtype.FLOAT64)
-    },
-}
-
 
 def size_of(dtype: Dtype, dims: Sequence[int]) -> int:
     """Count the bytes of a tensor."""

@@ -10,8 +10,10 @@
 extern const OrtApi *ort_api;
 extern OrtEnv *ort_env;
 
-/* 0 for a NULL status; else takes it over, and fails with `code` and its text. */
-int ort_check(OrtStatus *status, int code, struct sidecaml_failure *why);
+/* 0 for a NULL status; else takes it over, and fails with ENGINE and a sentence, */
+int ort_check(OrtStatus *status, struct sidecaml_failure *why);
+/* with MODEL_FAILED and a sentence about the model's file. */
+int ort_check_model(OrtStatus *status, const char *path, struct sidecaml_failure *why);
 
 /* sidecaml's number of an element type, 0 when it has none; and the reverse, UNDEFINED. */
 uint32_t dtype_of_onnx(ONNXTensorElementDataType type);
@@ -25,6 +27,6 @@ struct sidecaml_session {
 };
 
 /* "tensor(float)", "seq(map(int64,tensor(float)))" into `text`, cut where it does not fit. */
-int ort_type_text(const OrtTypeInfo *type, char *text, size_t room, struct sidecaml_failure *why);
+OrtStatus *ort_type_text(const OrtTypeInfo *type, char *text, size_t room);
 
 #endif

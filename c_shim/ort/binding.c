@@ -3,6 +3,7 @@
 
 #include "api.h"
 #include "checked.h"
+#include "deadline.h"
 #include "failure.h"
 
 struct sidecaml_binding {
@@ -10,15 +11,12 @@ struct sidecaml_binding {
     OrtIoBinding *io;
     OrtRunOptions *options;
     OrtMemoryInfo *memory;
+    struct deadline deadline;
     /* What sidecaml_binding_outputs gave last. */
     uint32_t count;
     struct sidecaml_output *outputs;
     OrtValue **values;
 };
-
-static int check(OrtStatus *status, struct sidecaml_failure *why) {
-    return ort_check(status, SIDECAML_E_ENGINE, why);
-}
 
 static int no_memory(struct sidecaml_failure *why) {
     return fail(why, SIDECAML_E_NO_MEMORY, "no memory for a binding");
@@ -26,14 +24,20 @@ static int no_memory(struct sidecaml_failure *why) {
 
 /* --- Life -------------------------------------------------------------------------------------------------------- */
 
+/* Called by whoever watches deadlines, while the binding runs. */
+static void tell(void *options, bool stop) {
+    OrtStatus *status = stop ? ort_api->RunOptionsSetTerminate(options) : ort_api->RunOptionsUnsetTerminate(options);
+    if (status) ort_api->ReleaseStatus(status); /* it only sets a flag */
+}
+
 static int make_parts(sidecaml_binding *binding, struct sidecaml_failure *why) {
-    int status = check(ort_api->CreateIoBinding(binding->session, &binding->io), why);
+    int status = ort_check(ort_api->CreateIoBinding(binding->session, &binding->io), why);
     if (status == 0)
-        status = check(ort_api->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &binding->memory), why);
-    if (status == 0) status = check(ort_api->CreateRunOptions(&binding->options), why);
+        status = ort_check(ort_api->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &binding->memory), why);
+    if (status == 0) status = ort_check(ort_api->CreateRunOptions(&binding->options), why);
     /* It logs nothing: a failure is the caller's to hear of. */
     if (status == 0)
-        status = check(ort_api->RunOptionsSetRunLogSeverityLevel(binding->options, ORT_LOGGING_LEVEL_FATAL), why);
+        status = ort_check(ort_api->RunOptionsSetRunLogSeverityLevel(binding->options, ORT_LOGGING_LEVEL_FATAL), why);
     return status;
 }
 
@@ -42,12 +46,12 @@ int sidecaml_binding_create(sidecaml_session *session, sidecaml_binding **out, s
     if (!binding) return no_memory(why);
     binding->session = session->session;
     int status = make_parts(binding, why);
-    if (status < 0) {
+    deadline_add(&binding->deadline, tell, binding->options);
+    if (status < 0)
         sidecaml_binding_destroy(binding);
-        return status;
-    }
-    *out = binding;
-    return 0;
+    else
+        *out = binding;
+    return status;
 }
 
 static void forget_outputs(sidecaml_binding *binding) {
@@ -64,6 +68,7 @@ static void forget_outputs(sidecaml_binding *binding) {
 
 void sidecaml_binding_destroy(sidecaml_binding *binding) {
     if (!binding) return;
+    deadline_remove(&binding->deadline);
     forget_outputs(binding);
     if (binding->io) ort_api->ReleaseIoBinding(binding->io);
     if (binding->memory) ort_api->ReleaseMemoryInfo(binding->memory);
@@ -91,8 +96,8 @@ static int wrap(const sidecaml_binding *binding, uint32_t dtype, const uint64_t 
     if (!element) return fail(why, SIDECAML_E_INVALID, "there is no element type %u", dtype);
     if (rank > SIDECAML_MAX_RANK || !address || !tensor_bytes(dtype, dims, rank, shape, &bytes))
         return fail(why, SIDECAML_E_INVALID, "there is no tensor of such dimensions at such a place");
-    return check(ort_api->CreateTensorWithDataAsOrtValue(binding->memory, address, bytes, shape, rank, element, out),
-                 why);
+    return ort_check(
+        ort_api->CreateTensorWithDataAsOrtValue(binding->memory, address, bytes, shape, rank, element, out), why);
 }
 
 int sidecaml_binding_input(sidecaml_binding *binding, const char *name, uint32_t dtype, const uint64_t *dims,
@@ -100,7 +105,7 @@ int sidecaml_binding_input(sidecaml_binding *binding, const char *name, uint32_t
     OrtValue *value;
     int status = wrap(binding, dtype, dims, rank, address, &value, why);
     if (status < 0) return status;
-    status = check(ort_api->BindInput(binding->io, name, value), why);
+    status = ort_check(ort_api->BindInput(binding->io, name, value), why);
     ort_api->ReleaseValue(value); /* the binding has its own reference */
     return status;
 }
@@ -110,27 +115,41 @@ int sidecaml_binding_output(sidecaml_binding *binding, const char *name, uint32_
     OrtValue *value;
     int status = wrap(binding, dtype, dims, rank, address, &value, why);
     if (status < 0) return status;
-    status = check(ort_api->BindOutput(binding->io, name, value), why);
+    status = ort_check(ort_api->BindOutput(binding->io, name, value), why);
     ort_api->ReleaseValue(value);
     return status;
 }
 
 int sidecaml_binding_output_anywhere(sidecaml_binding *binding, const char *name, struct sidecaml_failure *why) {
-    return check(ort_api->BindOutputToDevice(binding->io, name, binding->memory), why);
+    return ort_check(ort_api->BindOutputToDevice(binding->io, name, binding->memory), why);
 }
 
 /* --- Running ----------------------------------------------------------------------------------------------------- */
 
 int sidecaml_binding_run(sidecaml_binding *binding, struct sidecaml_failure *why) {
-    return check(ort_api->RunWithBinding(binding->session, binding->options, binding->io), why);
+    return ort_check(ort_api->RunWithBinding(binding->session, binding->options, binding->io), why);
+}
+
+static int too_late(struct sidecaml_failure *why) {
+    return fail(why, SIDECAML_E_TIMEOUT, "%s", sidecaml_error_text(SIDECAML_E_TIMEOUT));
+}
+
+int sidecaml_binding_run_until(sidecaml_binding *binding, uint64_t deadline_ns, struct sidecaml_failure *why) {
+    if (deadline_ns == DEADLINE_NONE || deadline_ns == DEADLINE_PASSED) return sidecaml_binding_run(binding, why);
+    if (sidecaml_now_ns() >= deadline_ns) return too_late(why);
+    int status = deadline_arm(&binding->deadline, deadline_ns, why);
+    if (status < 0) return status;
+    status = sidecaml_binding_run(binding, why);
+    bool stopped = deadline_disarm(&binding->deadline, deadline_ns);
+    return stopped && status < 0 ? too_late(why) : status;
 }
 
 static int take_values(sidecaml_binding *binding, struct sidecaml_failure *why) {
     OrtAllocator *allocator;
     OrtValue **values = NULL;
     size_t count = 0;
-    int status = check(ort_api->GetAllocatorWithDefaultOptions(&allocator), why);
-    if (status == 0) status = check(ort_api->GetBoundOutputValues(binding->io, allocator, &values, &count), why);
+    int status = ort_check(ort_api->GetAllocatorWithDefaultOptions(&allocator), why);
+    if (status == 0) status = ort_check(ort_api->GetBoundOutputValues(binding->io, allocator, &values, &count), why);
     if (status < 0) return status;
     binding->values = calloc(count + 1, sizeof(OrtValue *)); /* one more: calloc(0) may be NULL */
     binding->outputs = calloc(count + 1, sizeof binding->outputs[0]);
@@ -142,7 +161,7 @@ static int take_values(sidecaml_binding *binding, struct sidecaml_failure *why) 
             ort_api->ReleaseValue(values[i]);
     }
     if (kept) binding->count = (uint32_t)count;
-    if (values) status = check(ort_api->AllocatorFree(allocator, values), why);
+    if (values) status = ort_check(ort_api->AllocatorFree(allocator, values), why);
     return kept ? status : no_memory(why);
 }
 
@@ -150,8 +169,8 @@ static int read_dims(const OrtTensorTypeAndShapeInfo *info, struct sidecaml_outp
                      struct sidecaml_failure *why) {
     size_t rank;
     ONNXTensorElementDataType element;
-    int status = check(ort_api->GetDimensionsCount(info, &rank), why);
-    if (status == 0) status = check(ort_api->GetTensorElementType(info, &element), why);
+    int status = ort_check(ort_api->GetDimensionsCount(info, &rank), why);
+    if (status == 0) status = ort_check(ort_api->GetTensorElementType(info, &element), why);
     if (status < 0) return status;
     output->bytes = sidecaml_dtype_bytes(dtype_of_onnx(element));
     if (!output->bytes) return fail(why, SIDECAML_E_ENGINE, "an output has an element type that no channel carries");
@@ -159,7 +178,7 @@ static int read_dims(const OrtTensorTypeAndShapeInfo *info, struct sidecaml_outp
     int64_t *dims = calloc(rank + 1, sizeof dims[0]);
     if (!dims) return no_memory(why);
     output->dims = (uint64_t *)dims;
-    status = check(ort_api->GetDimensions(info, dims, rank), why);
+    status = ort_check(ort_api->GetDimensions(info, dims, rank), why);
     for (size_t i = 0; status == 0 && i < rank; i++)
         output->bytes *= (uint64_t)dims[i]; /* of a tensor that exists: no overflow */
     return status;
@@ -168,13 +187,13 @@ static int read_dims(const OrtTensorTypeAndShapeInfo *info, struct sidecaml_outp
 static int read_output(OrtValue *value, struct sidecaml_output *output, struct sidecaml_failure *why) {
     int is_tensor = 0;
     OrtTensorTypeAndShapeInfo *info;
-    int status = check(ort_api->IsTensor(value, &is_tensor), why);
+    int status = ort_check(ort_api->IsTensor(value, &is_tensor), why);
     if (status == 0 && !is_tensor) return fail(why, SIDECAML_E_ENGINE, "an output is no tensor");
-    if (status == 0) status = check(ort_api->GetTensorTypeAndShape(value, &info), why);
+    if (status == 0) status = ort_check(ort_api->GetTensorTypeAndShape(value, &info), why);
     if (status < 0) return status;
     status = read_dims(info, output, why);
     ort_api->ReleaseTensorTypeAndShapeInfo(info);
-    return status < 0 ? status : check(ort_api->GetTensorMutableData(value, &output->address), why);
+    return status < 0 ? status : ort_check(ort_api->GetTensorMutableData(value, &output->address), why);
 }
 
 int sidecaml_binding_outputs(sidecaml_binding *binding, const struct sidecaml_output **out, uint32_t *count,

@@ -11,6 +11,7 @@
 
 #include "api.h"
 #include "failure.h"
+#include "text.h"
 
 #define TEXT_OF(macro) TEXT_OF_WORD(macro)
 #define TEXT_OF_WORD(word) #word
@@ -28,12 +29,22 @@ static const char *const system_names[] = {
     ("libonnxruntime.so.1." TEXT_OF(ORT_API_VERSION)), /* as Debian calls it */
     "libonnxruntime.so",
 };
+#define SYSTEM_NAMES (sizeof system_names / sizeof system_names[0])
 
-int ort_check(OrtStatus *status, int code, struct sidecaml_failure *why) {
+int ort_check(OrtStatus *status, struct sidecaml_failure *why) {
     if (!status) return 0;
-    fail(why, code, "%s", ort_api->GetErrorMessage(status));
+    const char *text = ort_api->GetErrorMessage(status);
+    sidecaml_engine_failed(text, strlen(text), why);
     ort_api->ReleaseStatus(status);
-    return -code;
+    return -SIDECAML_E_ENGINE;
+}
+
+int ort_check_model(OrtStatus *status, const char *path, struct sidecaml_failure *why) {
+    if (!status) return 0;
+    const char *text = ort_api->GetErrorMessage(status);
+    sidecaml_model_not_loaded(path, text, strlen(text), why);
+    ort_api->ReleaseStatus(status);
+    return -SIDECAML_E_MODEL_FAILED;
 }
 
 /* dlerror names the file itself. */
@@ -47,29 +58,44 @@ static void *open_named(const char *path, struct sidecaml_failure *why) {
     return handle;
 }
 
-/* The one inside the wheel; false when there is no environment or no wheel in it. */
-static bool wheel_path(char *path, size_t room) {
+/* Where a wheel has it, as a pattern; NULL when there is no environment. */
+static const char *wheel_pattern(char *pattern, size_t room) {
     const char *environment = getenv("VIRTUAL_ENV");
+    if (!environment || !*environment) return NULL;
+    int length =
+        snprintf(pattern, room, "%s/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.[0-9]*", environment);
+    return length < (int)room ? pattern : NULL;
+}
+
+static bool wheel_path(char *path, size_t room) {
     char pattern[PATH_MAX];
     glob_t found;
-    if (!environment || !*environment) return false;
-    int length = snprintf(pattern, sizeof pattern,
-                          "%s/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.[0-9]*", environment);
-    if (length >= (int)sizeof pattern || glob(pattern, 0, NULL, &found) != 0) return false;
+    if (!wheel_pattern(pattern, sizeof pattern) || glob(pattern, 0, NULL, &found) != 0) return false;
     snprintf(path, room, "%s", found.gl_pathv[0]);
     globfree(&found);
     return true;
 }
 
+static void no_library(struct sidecaml_failure *why) {
+    char pattern[PATH_MAX], buffer[SIDECAML_FAILURE_BYTES];
+    struct text text = text_in(buffer, sizeof buffer);
+    text_add(&text, "there is no ONNX Runtime: install the Python package onnxruntime or the system's library, or set "
+                    "SIDECAML_ONNXRUNTIME to the path of libonnxruntime.so (looked for: ");
+    if (wheel_pattern(pattern, sizeof pattern))
+        text_add(&text, "%s", pattern);
+    else
+        text_add(&text, "no wheel, because VIRTUAL_ENV is not set");
+    for (size_t i = 0; i < SYSTEM_NAMES; i++)
+        text_add(&text, ", %s", system_names[i]);
+    fail(why, SIDECAML_E_MODEL_FAILED, "%s)", buffer);
+}
+
 static void *open_system(struct sidecaml_failure *why) {
-    for (size_t i = 0; i < sizeof system_names / sizeof system_names[0]; i++) {
+    for (size_t i = 0; i < SYSTEM_NAMES; i++) {
         void *handle = dlopen(system_names[i], RTLD_NOW | RTLD_LOCAL);
         if (handle) return handle;
     }
-    fail(why, SIDECAML_E_MODEL_FAILED,
-         "there is no ONNX Runtime: no wheel in $VIRTUAL_ENV and no %s in the system; install the Python package "
-         "onnxruntime or the system's library, or set SIDECAML_ONNXRUNTIME to the path of libonnxruntime.so",
-         system_names[0]);
+    no_library(why);
     return NULL;
 }
 
@@ -85,15 +111,43 @@ static char *path_of(void *handle) {
     return strdup(dlinfo(handle, RTLD_DI_LINKMAP, &map) == 0 && *map->l_name ? map->l_name : "the program itself");
 }
 
-static int enter(void *handle, const OrtApiBase *base, struct sidecaml_failure *why) {
-    const OrtApi *api = base->GetApi(ORT_API_VERSION);
+/* The NUMBER of a version 1.NUMBER.x, of which the C API has been kept ever since; 0 for any other. */
+static unsigned long minor_of(const char *number) {
+    return strncmp(number, "1.", 2) == 0 ? strtoul(number + 2, NULL, 10) : 0;
+}
+
+static const OrtApi *api_of(const OrtApiBase *base, struct sidecaml_failure *why) {
+    const char *number = base->GetVersionString();
+    unsigned long minor = minor_of(number);
+    /* An old library would say so itself, on standard error. */
+    const OrtApi *api = minor && minor < ORT_API_VERSION ? NULL : base->GetApi(ORT_API_VERSION);
     if (!api)
-        return fail(why, SIDECAML_E_MODEL_FAILED,
-                    "%s is ONNX Runtime %s, and sidecaml was built for 1.%d: install that or a newer one", library_path,
-                    base->GetVersionString(), ORT_API_VERSION);
-    ort_api = api;
-    int status = ort_check(api->CreateEnv(ORT_LOGGING_LEVEL_ERROR, "sidecaml", &ort_env), SIDECAML_E_MODEL_FAILED, why);
+        fail(why, SIDECAML_E_MODEL_FAILED,
+             minor && minor < ORT_API_VERSION
+                 ? "%s is ONNX Runtime %s, and sidecaml was built for 1.%d: install that or a newer one"
+                 : "%s is ONNX Runtime %s, which does not offer the C API of 1.%d that sidecaml was built for: install "
+                   "that one",
+             library_path, number, ORT_API_VERSION);
+    return api;
+}
+
+static int make_environment(const OrtApi *api, struct sidecaml_failure *why) {
+    OrtStatus *status = api->CreateEnv(ORT_LOGGING_LEVEL_ERROR, "sidecaml", &ort_env);
+    if (!status) return 0;
+    char sentence[SIDECAML_FAILURE_BYTES / 2];
+    const char *text = api->GetErrorMessage(status);
+    sidecaml_sentence(text, strlen(text), sentence, sizeof sentence);
+    api->ReleaseStatus(status);
+    return fail(why, SIDECAML_E_MODEL_FAILED, "%s could not be started: %s", library_path, sentence);
+}
+
+static int enter(void *handle, const OrtApiBase *base, struct sidecaml_failure *why) {
+    const OrtApi *api = base ? api_of(base, why) : NULL;
+    if (!base) fail(why, SIDECAML_E_MODEL_FAILED, "%s is not ONNX Runtime: it has no C API", library_path);
+    if (!api) return -SIDECAML_E_MODEL_FAILED;
+    int status = make_environment(api, why);
     if (status < 0) return status;
+    ort_api = api;
     version = base->GetVersionString();
     library = handle;
     return 0;

@@ -1,9 +1,6 @@
 /* Element types, and types as ONNX Runtime writes them. */
-#include <stdio.h>
-#include <string.h>
-
 #include "api.h"
-#include "failure.h"
+#include "text.h"
 
 static const struct {
     const char *name;
@@ -46,103 +43,89 @@ ONNXTensorElementDataType onnx_of_dtype(uint32_t dtype) {
 
 /* --- Texts ------------------------------------------------------------------------------------------------------- */
 
-/* Appends, cutting what does not fit. */
-struct text {
-    char *start;
-    size_t room;
-};
-
-static void append(struct text *text, const char *what) {
-    size_t used = strlen(text->start);
-    snprintf(text->start + used, text->room - used, "%s", what);
-}
-
-static void append_element(struct text *text, ONNXTensorElementDataType type) {
-    char number[32];
+static void add_element(struct text *text, ONNXTensorElementDataType type) {
     const char *name = (size_t)type < TYPE_COUNT ? types[type].name : NULL;
-    if (!name) snprintf(number, sizeof number, "type %d", (int)type); /* newer than this header */
-    append(text, name ? name : number);
+    if (name)
+        text_add(text, "%s", name);
+    else
+        text_add(text, "type %d", (int)type); /* newer than this header */
 }
 
-static int append_type(struct text *text, const OrtTypeInfo *type, struct sidecaml_failure *why);
+static OrtStatus *add_type(struct text *text, const OrtTypeInfo *type);
 
 /* NAME(element) of a tensor. */
-static int append_tensor(struct text *text, const char *name, const OrtTypeInfo *type, struct sidecaml_failure *why) {
+static OrtStatus *add_tensor(struct text *text, const char *name, const OrtTypeInfo *type) {
     const OrtTensorTypeAndShapeInfo *info = NULL;
     ONNXTensorElementDataType element = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
-    int status = ort_check(ort_api->CastTypeInfoToTensorInfo(type, &info), SIDECAML_E_MODEL_FAILED, why);
-    if (status == 0 && info)
-        status = ort_check(ort_api->GetTensorElementType(info, &element), SIDECAML_E_MODEL_FAILED, why);
-    append(text, name);
-    append(text, "(");
-    append_element(text, element);
-    append(text, ")");
+    OrtStatus *status = ort_api->CastTypeInfoToTensorInfo(type, &info);
+    if (!status && info) status = ort_api->GetTensorElementType(info, &element);
+    text_add(text, "%s(", name);
+    add_element(text, element);
+    text_add(text, ")");
     return status;
 }
 
 /* "element)" of a container; takes the element over. */
-static int append_inner(struct text *text, OrtTypeInfo *element, struct sidecaml_failure *why) {
-    int status = element ? append_type(text, element, why) : 0;
+static OrtStatus *add_inner(struct text *text, OrtTypeInfo *element) {
+    OrtStatus *status = element ? add_type(text, element) : NULL;
     ort_api->ReleaseTypeInfo(element);
-    append(text, ")");
+    text_add(text, ")");
     return status;
 }
 
-static int append_sequence(struct text *text, const OrtTypeInfo *type, struct sidecaml_failure *why) {
+static OrtStatus *add_sequence(struct text *text, const OrtTypeInfo *type) {
     const OrtSequenceTypeInfo *info = NULL;
     OrtTypeInfo *element = NULL;
-    int status = ort_check(ort_api->CastTypeInfoToSequenceTypeInfo(type, &info), SIDECAML_E_MODEL_FAILED, why);
-    if (status == 0 && info)
-        status = ort_check(ort_api->GetSequenceElementType(info, &element), SIDECAML_E_MODEL_FAILED, why);
-    append(text, "seq(");
-    return status < 0 ? status : append_inner(text, element, why);
+    OrtStatus *status = ort_api->CastTypeInfoToSequenceTypeInfo(type, &info);
+    if (!status && info) status = ort_api->GetSequenceElementType(info, &element);
+    text_add(text, "seq(");
+    return status ? status : add_inner(text, element);
 }
 
-static int append_optional(struct text *text, const OrtTypeInfo *type, struct sidecaml_failure *why) {
+static OrtStatus *add_optional(struct text *text, const OrtTypeInfo *type) {
     const OrtOptionalTypeInfo *info = NULL;
     OrtTypeInfo *element = NULL;
-    int status = ort_check(ort_api->CastTypeInfoToOptionalTypeInfo(type, &info), SIDECAML_E_MODEL_FAILED, why);
-    if (status == 0 && info)
-        status = ort_check(ort_api->GetOptionalContainedTypeInfo(info, &element), SIDECAML_E_MODEL_FAILED, why);
-    append(text, "optional(");
-    return status < 0 ? status : append_inner(text, element, why);
+    OrtStatus *status = ort_api->CastTypeInfoToOptionalTypeInfo(type, &info);
+    if (!status && info) status = ort_api->GetOptionalContainedTypeInfo(info, &element);
+    text_add(text, "optional(");
+    return status ? status : add_inner(text, element);
 }
 
-static int append_map(struct text *text, const OrtTypeInfo *type, struct sidecaml_failure *why) {
+static OrtStatus *add_map(struct text *text, const OrtTypeInfo *type) {
     const OrtMapTypeInfo *info = NULL;
     ONNXTensorElementDataType key = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
     OrtTypeInfo *value = NULL;
-    int status = ort_check(ort_api->CastTypeInfoToMapTypeInfo(type, &info), SIDECAML_E_MODEL_FAILED, why);
-    if (status == 0 && info) status = ort_check(ort_api->GetMapKeyType(info, &key), SIDECAML_E_MODEL_FAILED, why);
-    if (status == 0 && info) status = ort_check(ort_api->GetMapValueType(info, &value), SIDECAML_E_MODEL_FAILED, why);
-    append(text, "map(");
-    append_element(text, key);
-    append(text, ",");
-    return status < 0 ? status : append_inner(text, value, why);
+    OrtStatus *status = ort_api->CastTypeInfoToMapTypeInfo(type, &info);
+    if (!status && info) status = ort_api->GetMapKeyType(info, &key);
+    if (!status && info) status = ort_api->GetMapValueType(info, &value);
+    text_add(text, "map(");
+    add_element(text, key);
+    text_add(text, ",");
+    return status ? status : add_inner(text, value);
 }
 
-static int append_type(struct text *text, const OrtTypeInfo *type, struct sidecaml_failure *why) {
+static OrtStatus *add_type(struct text *text, const OrtTypeInfo *type) {
     enum ONNXType kind;
-    int status = ort_check(ort_api->GetOnnxTypeFromTypeInfo(type, &kind), SIDECAML_E_MODEL_FAILED, why);
-    if (status < 0) return status;
+    OrtStatus *status = ort_api->GetOnnxTypeFromTypeInfo(type, &kind);
+    if (status) return status;
     switch (kind) {
     case ONNX_TYPE_TENSOR:
-        return append_tensor(text, "tensor", type, why);
+        return add_tensor(text, "tensor", type);
     case ONNX_TYPE_SPARSETENSOR:
-        return append_tensor(text, "sparse_tensor", type, why);
+        return add_tensor(text, "sparse_tensor", type);
     case ONNX_TYPE_SEQUENCE:
-        return append_sequence(text, type, why);
+        return add_sequence(text, type);
     case ONNX_TYPE_MAP:
-        return append_map(text, type, why);
+        return add_map(text, type);
     case ONNX_TYPE_OPTIONAL:
-        return append_optional(text, type, why);
+        return add_optional(text, type);
     default:
-        append(text, "opaque()");
-        return 0;
+        text_add(text, "opaque()");
+        return NULL;
     }
 }
 
-int ort_type_text(const OrtTypeInfo *type, char *text, size_t room, struct sidecaml_failure *why) {
-    text[0] = '\0';
-    return append_type(&(struct text){.start = text, .room = room}, type, why);
+OrtStatus *ort_type_text(const OrtTypeInfo *type, char *text, size_t room) {
+    struct text out = text_in(text, room);
+    return add_type(&out, type);
 }

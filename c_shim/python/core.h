@@ -22,6 +22,7 @@ struct core_state {
     PyTypeObject *memory_type;
     PyTypeObject *worker_type;
     PyTypeObject *channel_type;
+    PyTypeObject *tensors_type;
 #ifdef SIDECAML_NATIVE
     PyTypeObject *session_type;
     PyTypeObject *binding_type;
@@ -68,7 +69,8 @@ PyObject *memory_new(const struct core_state *state, PyObject *owner, struct hol
 
 /* --- Types ------------------------------------------------------------------------------------------------------- */
 
-extern PyType_Spec layout_spec, memory_spec, worker_spec, channel_spec;
+extern PyType_Spec layout_spec, memory_spec, worker_spec, channel_spec, tensors_spec;
+extern PyMethodDef tensors_functions[];
 
 #ifdef SIDECAML_NATIVE
 

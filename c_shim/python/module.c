@@ -27,6 +27,8 @@ static int core_exec(PyObject *module) {
     if (add_type(module, &memory_spec, &state->memory_type) < 0) return -1;
     if (add_type(module, &worker_spec, &state->worker_type) < 0) return -1;
     if (add_type(module, &channel_spec, &state->channel_type) < 0) return -1;
+    if (add_type(module, &tensors_spec, &state->tensors_type) < 0) return -1;
+    if (PyModule_AddFunctions(module, tensors_functions) < 0) return -1;
 #ifdef SIDECAML_NATIVE
     if (add_type(module, &session_spec, &state->session_type) < 0) return -1;
     if (add_type(module, &binding_spec, &state->binding_type) < 0) return -1;
@@ -45,6 +47,7 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->memory_type);
     Py_VISIT(state->worker_type);
     Py_VISIT(state->channel_type);
+    Py_VISIT(state->tensors_type);
 #ifdef SIDECAML_NATIVE
     Py_VISIT(state->session_type);
     Py_VISIT(state->binding_type);
@@ -59,6 +62,7 @@ static int core_clear(PyObject *module) {
     Py_CLEAR(state->memory_type);
     Py_CLEAR(state->worker_type);
     Py_CLEAR(state->channel_type);
+    Py_CLEAR(state->tensors_type);
 #ifdef SIDECAML_NATIVE
     Py_CLEAR(state->session_type);
     Py_CLEAR(state->binding_type);

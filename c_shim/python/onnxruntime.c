@@ -19,9 +19,9 @@ struct binding_object {
     bool running;          /* a thread is inside `run` without the interpreter lock */
 };
 
-/* ONNX Runtime's own words are not sidecaml's error yet: the engine makes a sentence of them. */
-static PyObject *raise_ort(const struct core_state *state, const struct sidecaml_failure *why) {
-    if (why->code != SIDECAML_E_MODEL_FAILED && why->code != SIDECAML_E_ENGINE) return raise_failure(state, why);
+/* A run that ONNX Runtime refuses may be tried in another way: only what is left of that becomes sidecaml's error. */
+static PyObject *raise_engine(const struct core_state *state, const struct sidecaml_failure *why) {
+    if (why->code != SIDECAML_E_ENGINE) return raise_failure(state, why);
     PyObject *text = PyUnicode_DecodeUTF8(why->text, (Py_ssize_t)strlen(why->text), "replace");
     if (text) PyErr_SetObject(PyExc_RuntimeError, text);
     Py_XDECREF(text);
@@ -66,7 +66,7 @@ static PyObject *session_create(PyTypeObject *type, PyObject *args, PyObject *ke
         status = sidecaml_session_create(PyBytes_AsString(path), threads, &self->session, &why);
         Py_END_ALLOW_THREADS;
         if (status < 0) {
-            raise_ort(state, &why);
+            raise_failure(state, &why);
             Py_CLEAR(self);
         }
     }
@@ -79,11 +79,9 @@ static void session_dealloc(PyObject *object) {
     free_object(object);
 }
 
-/* A size, a name, or None for a dynamic dimension without a name. */
+/* A size, or the name of a dynamic one. */
 static PyObject *dim_object(int64_t dim, const char *name) {
-    if (dim >= 0) return PyLong_FromLongLong(dim);
-    if (*name) return PyUnicode_DecodeUTF8(name, (Py_ssize_t)strlen(name), NULL);
-    Py_RETURN_NONE;
+    return dim >= 0 ? PyLong_FromLongLong(dim) : PyUnicode_FromString(name);
 }
 
 static PyObject *shape_object(const struct sidecaml_session_tensor *tensor) {
@@ -134,7 +132,7 @@ static PyObject *session_bind(PyObject *object, PyObject *Py_UNUSED(none)) {
     Py_INCREF(object);
     self->owner = session;
     if (sidecaml_binding_create(session->session, &self->binding, &why) < 0) {
-        raise_ort(session->state, &why);
+        raise_engine(session->state, &why);
         Py_CLEAR(self);
     }
     return (PyObject *)self;
@@ -192,7 +190,7 @@ static struct binding_object *changeable_binding(PyObject *object) {
 }
 
 static PyObject *result(const struct binding_object *self, int status, const struct sidecaml_failure *why) {
-    if (status < 0) return raise_ort(self->state, why);
+    if (status < 0) return raise_engine(self->state, why);
     Py_RETURN_NONE;
 }
 
@@ -266,7 +264,7 @@ static PyObject *binding_outputs(PyObject *object, PyObject *Py_UNUSED(none)) {
     uint32_t count;
     struct sidecaml_failure why;
     if (!self) return NULL;
-    if (sidecaml_binding_outputs(self->binding, &outputs, &count, &why) < 0) return raise_ort(self->state, &why);
+    if (sidecaml_binding_outputs(self->binding, &outputs, &count, &why) < 0) return raise_engine(self->state, &why);
     PyObject *all = PyTuple_New(count);
     for (uint32_t i = 0; all && i < count; i++) {
         PyObject *one = output_object(&outputs[i]);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "failure.h"
+#include "utf8.h"
 
 /* Without its sign; unsigned, because the least int has no positive twin. */
 static unsigned magnitude(int code) {
@@ -39,6 +40,19 @@ const char *sidecaml_error_text(int code) {
     }
 }
 
+size_t clean_text(char *text, size_t length) {
+    for (size_t at = 0; at < length;) {
+        bool cut;
+        size_t bytes = utf8_length(text + at, length - at, &cut);
+        if (cut) length = at;
+        if (bytes == 0) text[at] = '?';
+        if (bytes == 1 && ((unsigned char)text[at] < ' ' || text[at] == 0x7f)) text[at] = ' ';
+        at += bytes ? bytes : 1;
+    }
+    text[length] = '\0';
+    return length;
+}
+
 int fail(struct sidecaml_failure *why, int code, const char *format, ...) {
     if (why) {
         why->code = code;
@@ -46,6 +60,7 @@ int fail(struct sidecaml_failure *why, int code, const char *format, ...) {
         va_start(arguments, format);
         vsnprintf(why->text, sizeof why->text, format, arguments);
         va_end(arguments);
+        clean_text(why->text, strlen(why->text));
     }
     return -code;
 }

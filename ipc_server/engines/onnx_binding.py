@@ -9,17 +9,24 @@ from dataclasses import dataclass
 from functools import partial
 
 from ipc_server import _core
-from ipc_server.abi import ErrorCode
 from ipc_server.engines import Runner, ServedChannel
 from ipc_server.engines.onnx_session import Session, Value
 from ipc_server.errors import SidecamlError
 from ipc_server.signature import Signature, Tensor
-from ipc_server.tensor import size_of
 
 # Bindings kept of a slot, one for each set of dimensions that requests came with.
 MOST_BINDINGS = 32
 
 Dims = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model in a session, and the judge of its requests."""
+
+    session: Session
+    tensors: _core.Tensors
+    signature: Signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +45,14 @@ class Binding:
 
     def __init__(
         self,
-        session: Session,
+        model: Loaded,
         inputs: Sequence[Place],
         outputs: Sequence[Place],
         set_dims: Callable[[int, Dims], None],
     ) -> None:
         """Bind; `set_dims` is told the dimensions of dynamic outputs that only the run could tell."""
-        self._io = session.bind()
+        self._io = model.session.bind()
+        self._check_output = model.tensors.check_output
         self._outputs = outputs
         self._set_dims = set_dims
         self._in_place = {place.number for place in outputs if place.dims is not None}
@@ -113,7 +121,7 @@ class Binding:
 
     def _copy(self, place: Place, value: Value) -> None:
         dims, address, size = value
-        _check_fits(place, dims)
+        self._check_output(place.number, dims, place.max_dims)
         if place.tensor.dynamic:
             self._set_dims(place.number, dims)
         if size:
@@ -123,15 +131,14 @@ class Binding:
 class DynamicSlot:
     """A slot whose requests bring dimensions of their own: a binding for each set, the latest kept."""
 
-    def __init__(self, session: Session, signature: Signature, channel: ServedChannel, slot: int) -> None:
+    def __init__(self, model: Loaded, channel: ServedChannel, slot: int) -> None:
         """Bind nothing yet: the first request will tell the dimensions."""
         # Each request's dimensions choose its binding, which is not the native lane's to do.
         self.native = None
-        self._session = session
-        self._signature = signature
+        self._model = model
         self._channel = channel
         self._slot = slot
-        self._dynamic = [number for number, tensor in enumerate(signature.inputs) if tensor.dynamic]
+        self._dynamic = [number for number, tensor in enumerate(model.signature.inputs) if tensor.dynamic]
         self._bindings: OrderedDict[tuple[Dims, ...], tuple[Binding, list[tuple[int, Dims]]]] = OrderedDict()
 
     def run(self) -> None:
@@ -153,95 +160,35 @@ class DynamicSlot:
         binding.run()
 
     def _bind(self, given: Sequence[Dims]) -> tuple[Binding, list[tuple[int, Dims]]]:
-        inputs, outputs = self._signature.inputs, self._signature.outputs
-        known = dims_by_name([inputs[number] for number in self._dynamic], given)
-        input_dims = [_dims_of(tensor, known) for tensor in inputs]
-        output_dims = [_dims_of(tensor, known) for tensor in outputs]
-        binding = bind(self._session, self._signature, self._channel, self._slot, input_dims + output_dims)
+        signature = self._model.signature
+        dims = self._model.tensors.request_dims(given)
+        count = len(signature.inputs)
         told = [
-            (number, dims)
-            for number, (tensor, dims) in enumerate(zip(outputs, output_dims, strict=True), len(inputs))
-            if tensor.dynamic and dims is not None
+            (number, known)
+            for number, (tensor, known) in enumerate(zip(signature.outputs, dims[count:], strict=True), count)
+            if tensor.dynamic and known is not None
         ]
-        return binding, told
+        return bind(self._model, self._channel, self._slot, dims), told
 
 
-def slot_runner(session: Session, signature: Signature, channel: ServedChannel, slot: int) -> Runner:
+def slot_runner(model: Loaded, channel: ServedChannel, slot: int) -> Runner:
     """Prepare one slot: bound for good when no input is dynamic."""
-    if any(tensor.dynamic for tensor in signature.inputs):
-        return DynamicSlot(session, signature, channel, slot)
-    dims = [_dims_of(tensor, {}) for tensor in (*signature.inputs, *signature.outputs)]
-    return bind(session, signature, channel, slot, dims)
+    if any(tensor.dynamic for tensor in model.signature.inputs):
+        return DynamicSlot(model, channel, slot)
+    return bind(model, channel, slot, model.tensors.request_dims(()))
 
 
-def bind(
-    session: Session, signature: Signature, channel: ServedChannel, slot: int, dims: Sequence[Dims | None]
-) -> Binding:
+def bind(model: Loaded, channel: ServedChannel, slot: int, dims: Sequence[Dims | None]) -> Binding:
     """Bind one slot's tensors, with the dims of each where they are known."""
-    tensors = (*signature.inputs, *signature.outputs)
+    signature = model.signature
     places = [
         Place(number, tensor, dims[number], channel.address(slot, number), channel.tensors[number].max_dims)
-        for number, tensor in enumerate(tensors)
+        for number, tensor in enumerate((*signature.inputs, *signature.outputs))
     ]
     count = len(signature.inputs)
-    return Binding(session, places[:count], places[count:], channel.set_dims)
-
-
-def dims_by_name(tensors: Sequence[Tensor], given: Sequence[Dims]) -> dict[str, int]:
-    """Give every named dimension its size in this request.
-
-    BAD_DIMS when two inputs disagree on one, or a fixed one differs.
-    """
-    known: dict[str, int] = {}
-    first: dict[str, str] = {}
-    for tensor, dims in zip(tensors, given, strict=True):
-        for wanted, dim in zip(tensor.shape, dims, strict=True):
-            if isinstance(wanted, int):
-                if dim != wanted:
-                    raise _bad_dims(
-                        f"input {tensor.name!r} came as {list(dims)}: the model takes {_text(tensor.shape)}"
-                    )
-            elif known.setdefault(wanted, dim) != dim:
-                raise _bad_dims(
-                    f"dimension {wanted!r} must be one size: it is {known[wanted]} in input "
-                    f"{first[wanted]!r} and {dim} in input {tensor.name!r}"
-                )
-            else:
-                first.setdefault(wanted, tensor.name)
-    return known
-
-
-def _dims_of(tensor: Tensor, known: dict[str, int]) -> Dims | None:
-    """Give a tensor's dimensions, or None when some are not known before the run."""
-    dims = [known.get(dim) if isinstance(dim, str) else dim for dim in tensor.shape]
-    return None if None in dims else tuple(dim for dim in dims if dim is not None)
+    return Binding(model, places[:count], places[count:], channel.set_dims)
 
 
 def _lies_at(value: Value, address: int) -> bool:
     _, found, size = value
     return found == address or size == 0
-
-
-def _check_fits(place: Place, dims: Dims) -> None:
-    tensor = place.tensor
-    declared = zip(tensor.shape, dims, strict=False)
-    if len(dims) != len(tensor.shape) or any(isinstance(want, int) and want != dim for want, dim in declared):
-        raise SidecamlError(
-            ErrorCode.ENGINE,
-            f"output {tensor.name!r} came out as {list(dims)} and the model declares {_text(tensor.shape)}: "
-            "export it with the true shape",
-        )
-    if any(dim > most for dim, most in zip(dims, place.max_dims, strict=True)):
-        raise SidecamlError(
-            ErrorCode.OUTPUT_TOO_LARGE,
-            f"output {tensor.name!r} came out as {list(dims)}, {size_of(tensor.dtype, dims)} bytes, and the "
-            f"channel has room for {list(place.max_dims)}: open with larger dims",
-        )
-
-
-def _text(shape: Sequence[int | str]) -> str:
-    return f"[{', '.join(map(str, shape))}]"
-
-
-def _bad_dims(what: str) -> SidecamlError:
-    return SidecamlError(ErrorCode.BAD_DIMS, what)

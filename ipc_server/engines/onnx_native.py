@@ -42,10 +42,5 @@ def find_library() -> Path:
     return found[0]
 
 
-def native_session(path: Path, threads: int) -> _core.Session:
-    """Load a model with the library that is open; RuntimeError with ONNX Runtime's words."""
-    return _core.Session(path, threads)
-
-
 def _unavailable(what: str) -> SidecamlError:
     return SidecamlError(ErrorCode.MODEL_FAILED, f'{what}, or set lane = "python"')

@@ -13,6 +13,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
+from ipc_server import _core
 from ipc_server.abi import Dtype
 from ipc_server.engines.onnx_session import Description, Value
 from ipc_server.tensor import ONNX_CODE
@@ -27,7 +28,7 @@ class PythonSession:
     """A model, loaded with the options that c_shim/ort/session.c has, too."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        """Load."""
+        """Load; MODEL_FAILED with what ONNX Runtime finds wrong."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -35,7 +36,10 @@ class PythonSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Its warnings are hints to whoever exported the model, some of them one for each of its weights.
         options.log_severity_level = LOG_ERRORS
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        try:
+            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            _core.model_not_loaded(path, _text(error))
         # The public object costs 38 µs a run when it is given options: the one it wraps is called directly.
         self._session: Any = session._sess
 
@@ -52,6 +56,10 @@ class PythonSession:
     def bind(self) -> PythonBinding:
         """Bind nothing yet."""
         return PythonBinding(self._session)
+
+    def explain(self, error: Exception) -> str:
+        """Say in one line what went wrong."""
+        return _core.sentence(_text(error))
 
 
 class PythonBinding:
@@ -86,4 +94,14 @@ class PythonBinding:
 
 
 def _description(arg: Any) -> Description:
-    return arg.name, arg.type, tuple(arg.shape)
+    try:
+        return arg.name, arg.type, tuple(arg.shape)
+    except UnicodeDecodeError as error:
+        return error.object, "", ()
+
+
+def _text(error: Exception) -> str | bytes:
+    """Give ONNX Runtime's words, which name what the model names, be it UTF-8 or not."""
+    if isinstance(error, UnicodeDecodeError):
+        return error.object
+    return str(error) or type(error).__name__

@@ -7,14 +7,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from ipc_server import _core
 from ipc_server.abi import Dtype
-from ipc_server.engines.onnx_native import native_session, open_library
+from ipc_server.engines.onnx_native import open_library
 from ipc_server.errors import SidecamlError
 
 log = logging.getLogger(__name__)
 
-# A tensor's name, its type as ONNX Runtime writes it, and its shape: None where it has neither size nor name.
-Description = tuple[str, str, tuple[int | str | None, ...]]
+# A tensor's name (bytes when it, or a dimension's, is not UTF-8), its type as ONNX Runtime writes it, and its
+# shape: None where it has neither size nor name.
+Description = tuple[str | bytes, str, tuple[int | str | None, ...]]
 # An output's dimensions, address and size in bytes.
 Value = tuple[tuple[int, ...], int, int]
 
@@ -40,7 +42,7 @@ class IoBinding(Protocol):
 
 
 class Session(Protocol):
-    """A loaded model."""
+    """A loaded model. What ONNX Runtime refuses to run is an exception, for `explain`."""
 
     @property
     def inputs(self) -> Sequence[Description]:
@@ -52,6 +54,24 @@ class Session(Protocol):
 
     def bind(self) -> IoBinding:
         """Bind nothing yet."""
+
+    def explain(self, error: Exception) -> str:
+        """Say in one line what went wrong."""
+
+
+class NativeSession:
+    """A model, loaded with the library that is open: its failures are sentences already."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        """Load and judge: MODEL_FAILED, UNSUPPORTED."""
+        self._session = _core.Session(path, threads)
+        self.inputs: Sequence[Description] = self._session.inputs
+        self.outputs: Sequence[Description] = self._session.outputs
+        self.bind = self._session.bind
+
+    def explain(self, error: Exception) -> str:
+        """Say in one line what went wrong."""
+        return str(error) or type(error).__name__
 
 
 def is_native(lane: str) -> bool:
@@ -69,9 +89,9 @@ def is_native(lane: str) -> bool:
 
 
 def create_session(path: Path, threads: int, native: bool) -> Session:
-    """Load a model; whatever ONNX Runtime finds wrong with it is a RuntimeError."""
+    """Load a model; MODEL_FAILED with what ONNX Runtime finds wrong with it."""
     if native:
-        return native_session(path, threads)
+        return NativeSession(path, threads)
     # Not beside the native lane's: it is a second copy of the library.
     from ipc_server.engines.onnx_runtime import PythonSession  # noqa: PLC0415
 

@@ -32,8 +32,8 @@ int sidecaml_model_not_loaded(const char *path, const char *text, size_t length,
 /* An input or output as the model declares it. */
 struct sidecaml_session_tensor {
     char *name;
-    char *type;       /* as ONNX Runtime writes it: "tensor(float)" */
-    uint32_t dtype;   /* 0 for a type that a channel cannot carry */
+    char *type;     /* as ONNX Runtime writes it: "tensor(float)" */
+    uint32_t dtype; /* 0 for a type that a channel cannot carry */
     uint32_t rank;
     int64_t *dims;    /* -1 for a dynamic one */
     char **dim_names; /* of a dynamic one; "" where the model gives none, and for a fixed one */

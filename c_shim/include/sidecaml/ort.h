@@ -36,8 +36,8 @@ const struct sidecaml_session_tensor *sidecaml_session_tensors(const sidecaml_se
                                                                uint32_t *count);
 
 /* Runs the model `times` times on zeros in memory of its own, dynamic dimensions 1. UNSUPPORTED when an output has
- * another rank than the model declares: the model cannot be served. Any other failure (ENGINE, NO_MEMORY) only says that
- * zeros do not suit it, which need not matter. */
+ * another rank than the model declares: the model cannot be served. Any other failure (ENGINE, NO_MEMORY) only says
+ * that zeros do not suit it, which need not matter. */
 int sidecaml_session_warm_up(sidecaml_session *session, uint32_t times, struct sidecaml_failure *why);
 
 typedef struct sidecaml_binding sidecaml_binding;
