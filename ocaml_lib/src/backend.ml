@@ -209,7 +209,8 @@ module type S = sig
 
   (** {1 Calling}
 
-      None of the functions in this section allocates when it succeeds. *)
+      None of the functions in this section allocates when it succeeds, but for what a backend that runs models in this
+      process prepares with the first request of a slot, or of a set of dimensions. *)
 
   val run : t -> (unit, Error.t) result
   (** [run t] runs the model on the inputs, and waits for the outputs. The outputs can be read until the next [run].

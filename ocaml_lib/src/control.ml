@@ -10,21 +10,11 @@ let default_socket () =
 
 (* --- Requests ---------------------------------------------------------------------------------------------------- *)
 
-let check_text what text =
-  if String.contains text '\000' then invalid_arg (Printf.sprintf "Sidecaml: a %s with a NUL character: %S" what text)
-
-let check_dim (name, size) =
-  check_text "dimension's name" name;
-  if size < 0 then invalid_arg (Printf.sprintf "Sidecaml: dimension %S cannot be %d" name size)
-
 (* For the daemon's log. A file's name may be no UTF-8, which the protocol's strings are. *)
 let printable = String.map (fun c -> if c < ' ' || c > '~' then '?' else c)
 
 let request ?model ?(slots = 1) ?(policy = Abi.policy_adaptive) ?(dims = []) ~socket ~timeout_ns () : Core.request =
-  check_text "socket path" socket;
-  Option.iter (check_text "model name") model;
-  List.iter check_dim dims;
-  if timeout_ns < 0 then invalid_arg (Printf.sprintf "Sidecaml: a timeout of %d ns" timeout_ns);
+  Arguments.text "socket path" socket;
   let client = "ocaml " ^ printable (Filename.basename Sys.executable_name) in
   { socket; client; model; slots; policy; timeout_ns; dims = Array.of_list dims }
 
@@ -70,12 +60,7 @@ let describe ~socket ~timeout_ns name =
 
 type opened = { handle : Core.handle; model : Model.t; layout : Core.layout }
 
-let check_slots slots =
-  if slots < 1 || slots > Abi.max_slots then
-    invalid_arg (Printf.sprintf "Sidecaml: a channel has 1 to %d slots, not %d" Abi.max_slots slots)
-
 let open_model ~socket ~timeout_ns ~slots ~dims ~policy name =
-  check_slots slots;
   match Core.open_channel (request ~model:name ~slots ~policy ~dims ~socket ~timeout_ns ()) with
   | Ok (handle, info, layout) -> Ok { handle; model = model_of info; layout }
   | Error e -> Error (error_of e)

@@ -94,4 +94,10 @@ external set_stamps : handle -> bool -> int = "sidecaml_ml_set_stamps" [@@noallo
 
 external stamps : handle -> int -> int array -> int = "sidecaml_ml_stamps" [@@noalloc]
 
+external allocate : ('a, 'b) Bigarray.kind -> int -> int -> ('a, 'b, Bigarray.c_layout) Bigarray.Array1.t = "sidecaml_ml_allocate"
+
+type signature = (string * int array * string array) array
+
+external request_dims : int -> signature -> int array array -> bool array -> string = "sidecaml_ml_request_dims"
+
 external now_ns : unit -> (int[@untagged]) = "sidecaml_ml_now_byte" "sidecaml_ml_now_native" [@@noalloc]

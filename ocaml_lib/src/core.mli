@@ -119,5 +119,22 @@ external set_stamps : handle -> bool -> int = "sidecaml_ml_set_stamps" [@@noallo
 external stamps : handle -> int -> int array -> int = "sidecaml_ml_stamps" [@@noalloc]
 (** [stamps handle slot four] writes submitted, seen, started and finished into [four]. *)
 
+(** {1 Memory of this process} *)
+
+external allocate : ('a, 'b) Bigarray.kind -> int -> int -> ('a, 'b, Bigarray.c_layout) Bigarray.Array1.t
+  = "sidecaml_ml_allocate"
+(** [allocate kind elements bytes] is zeroed memory of its own, aligned as tensors in a segment are; [bytes] must be what
+    [elements] of [kind] take.
+    @raise Out_of_memory also for more than the machine has *)
+
+type signature = (string * int array * string array) array
+(** Of each tensor, inputs first: name, dims with -1 for a dynamic one, names of the dynamic ones or [""]. *)
+
+external request_dims : int -> signature -> int array array -> bool array -> string = "sidecaml_ml_request_dims"
+(** [request_dims inputs signature dims known] reads the rows of dynamic inputs and writes every other row, and whether
+    each is known before the run (the row is left alone otherwise); [""], or what is wrong with them. *)
+
+(** {1 Time} *)
+
 external now_ns : unit -> (int[@untagged]) = "sidecaml_ml_now_byte" "sidecaml_ml_now_native" [@@noalloc]
 (** CLOCK_MONOTONIC. *)

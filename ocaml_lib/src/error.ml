@@ -80,6 +80,10 @@ let of_number n ~message =
   | Some error -> error
   | None -> Rejected { code = code_of_number n; message = (if message = "" then text_of_number n else message) }
 
+let to_number = function
+  | Rejected { code; message } -> (number code, message)
+  | error -> (fst (List.find (fun (_, e) -> e = error) plain), "")
+
 let describe_plain error =
   let n, _ = List.find (fun (_, e) -> e = error) plain in
   Printf.sprintf "%s: %s" (name_of_number n) (text_of_number n)

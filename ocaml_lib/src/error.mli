@@ -67,3 +67,6 @@ val get_exn : ('a, t) result -> 'a
 val of_number : int -> message:string -> t
 (** [of_number n ~message] is the error with the number [n] in the table that all of sidecaml shares; an empty [message]
     is replaced with the table's. *)
+
+val to_number : t -> int * string
+(** [to_number e] is the number in that table, and the message: [of_number n ~message] is [e] again. *)

@@ -19,7 +19,7 @@ type t = {
   name : string;
   engine : string;  (** what runs it: "onnx" *)
   state : state;
-  fingerprint : int64;  (** of the signature: models with the same take and give the same tensors *)
+  fingerprint : int64;  (** of the signature: models of one backend with the same take and give the same tensors *)
   max_slots : int;  (** most that one channel may have *)
   inputs : tensor list;  (** in the model's order; empty unless [Ready] *)
   outputs : tensor list;

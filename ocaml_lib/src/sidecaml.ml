@@ -3,4 +3,6 @@ module Dtype = Dtype
 module Model = Model
 module Backend = Backend
 module Ipc = Ipc
+module In_process = In_process
+module Mock = Mock
 include Ipc

@@ -20,6 +20,8 @@ module Dtype = Dtype
 module Model = Model
 module Backend = Backend
 module Ipc = Ipc
+module In_process = In_process
+module Mock = Mock
 
 include Backend.S with type t = Ipc.t
 (** @inline *)

@@ -50,13 +50,15 @@ let build dtype base (place : Core.place) slot dims =
   let elements = Array.fold_left ( * ) 1 dims in
   reshape (genarray_of_array1 (Array1.sub base offset elements)) dims
 
+let over base slots is_output signature (place : Core.place) dtype =
+  let by_slot = Array.init slots (fun slot -> build dtype base place slot place.max_dims) in
+  View { signature; is_output; place; dtype; base; by_slot }
+
 let view_of known (layout : Core.layout) is_output (signature : Model.tensor) (place : Core.place) =
   match Dtype.of_name signature.dtype with
   | None -> failwith (Printf.sprintf "tensor %S has an unknown element type, %s" signature.name signature.dtype)
   | Some (Any dtype) ->
-      let base = base_of known !known layout (Dtype.kind dtype) in
-      let by_slot = Array.init layout.slot_count (fun slot -> build dtype base place slot place.max_dims) in
-      View { signature; is_output; place; dtype; base; by_slot }
+      over (base_of known !known layout (Dtype.kind dtype)) layout.slot_count is_output signature place dtype
 
 let of_layout (model : Model.t) (layout : Core.layout) =
   let known = ref [] in
@@ -64,6 +66,36 @@ let of_layout (model : Model.t) (layout : Core.layout) =
   let signature = Array.of_list (model.inputs @ model.outputs) in
   Array.mapi (fun i place -> view_of known layout (i >= inputs) signature.(i) place) layout.places
 
+(* --- In memory of its own ----------------------------------------------------------------------------------------- *)
+
+let round_up bytes = (bytes + Abi.tensor_align - 1) / Abi.tensor_align * Abi.tensor_align
+
+let stride_of dtype max_dims = round_up (Array.fold_left ( * ) (Dtype.bytes dtype) max_dims)
+
+let allocate ~slots ~is_output (signature : Model.tensor) (Dtype.Any dtype) ~max_dims =
+  let stride = stride_of dtype max_dims in
+  let dynamic = Array.exists (function Model.Dynamic _ -> true | Fixed _ -> false) signature.shape in
+  let place : Core.place = { dynamic; offset = 0; stride; max_dims } in
+  let base = Core.allocate (Dtype.kind dtype) (slots * stride / Dtype.bytes dtype) (slots * stride) in
+  over base slots is_output signature place dtype
+
+let clear (View v) =
+  let zero : type a b. (a, b) kind -> a = function
+    | Float32 -> 0.
+    | Float64 -> 0.
+    | Int8_signed -> 0
+    | Int8_unsigned -> 0
+    | Int16_signed -> 0
+    | Int16_unsigned -> 0
+    | Int32 -> 0l
+    | Int64 -> 0L
+    | _ -> invalid_arg "View.clear: no dtype has this kind"
+  in
+  Array1.fill v.base (zero (Dtype.kind v.dtype))
+
+(* --- Looking ------------------------------------------------------------------------------------------------------ *)
+
+let dtype (View v) = Dtype.Any v.dtype
 let name (View v) = v.signature.name
 let is_output (View v) = v.is_output
 let is_dynamic (View v) = v.place.dynamic
@@ -74,6 +106,12 @@ let constructor (View v) = String.capitalize_ascii (Dtype.name v.dtype)
 
 let current (View v) slot dims =
   if Genarray.dims v.by_slot.(slot) <> dims then v.by_slot.(slot) <- build v.dtype v.base v.place slot dims
+
+type any = Array : ('a, 'b, c_layout) Genarray.t -> any
+
+let array (View v as view) ~slot ~dims =
+  if v.place.dynamic then current view slot dims;
+  Array v.by_slot.(slot)
 
 let get (type a b) (View v as view) ~slot ~dims (dtype : (a, b) Dtype.t) : (a, b, c_layout) Genarray.t option =
   match Dtype.equal v.dtype dtype with

@@ -11,6 +11,17 @@ val of_layout : Model.t -> Core.layout -> t array
     @raise Unix.Unix_error when the segment cannot be mapped
     @raise Failure when it is shorter than its layout, which mapping would "repair" by growing it *)
 
+val allocate :
+  slots:int -> is_output:bool -> Model.tensor -> Dtype.any -> max_dims:int array -> t
+(** [allocate ~slots ~is_output signature dtype ~max_dims] is a tensor in zeroed memory of its own, with room for
+    [max_dims] in every slot; the sizes are known to fit an [int].
+    @raise Out_of_memory *)
+
+val clear : t -> unit
+(** [clear view] makes every slot zeros. *)
+
+val dtype : t -> Dtype.any
+
 val name : t -> string
 val is_output : t -> bool
 val is_dynamic : t -> bool
@@ -24,6 +35,11 @@ val to_string : t -> string
 
 val constructor : t -> string
 (** [constructor view] is the name of its element type's constructor, such as [Float32]. *)
+
+type any = Array : ('a, 'b, Bigarray.c_layout) Bigarray.Genarray.t -> any
+
+val array : t -> slot:int -> dims:int array -> any
+(** [array view ~slot ~dims] is {!get} without a look at the element type. *)
 
 val get :
   t -> slot:int -> dims:int array -> ('a, 'b) Dtype.t -> ('a, 'b, Bigarray.c_layout) Bigarray.Genarray.t option

@@ -36,6 +36,25 @@ let fails what error_wanted outcome = Alcotest.check (result Alcotest.unit) what
 let with_model ?slots ?dims ?policy ?lock name f =
   Sidecaml.with_model_exn ~socket:(Support.Daemon.shared ()) ?slots ?dims ?policy ?lock name f
 
+(* The tests that every backend must pass are functors over it, and see it as they would see the daemon. *)
+module Over (B : Backends.S) = struct
+  module Sidecaml = struct
+    module Error = Sidecaml.Error
+    module Dtype = Sidecaml.Dtype
+    module Model = Sidecaml.Model
+    module Backend = Sidecaml.Backend
+    include B
+  end
+
+  let socket = B.socket
+
+  let with_model ?slots ?dims ?policy ?lock name f =
+    B.with_model_exn ~socket:(B.socket ()) ?slots ?dims ?policy ?lock name f
+
+  (* Tests of one backend carry its name. *)
+  let group name cases = (Printf.sprintf "%s (%s)" name B.label, cases)
+end
+
 let rec until what condition =
   if not (condition ()) then begin
     Unix.sleepf 0.001;

@@ -1,8 +1,34 @@
 (* The tests of the OCaml library. Those that need a daemon share one; see support/. *)
 
+module Of_every_backend (B : Backends.S) = struct
+  module Opening = Opening.Make (B)
+  module Views = Views.Make (B)
+  module Calls = Calls.Make (B)
+  module Slots = Slots.Make (B)
+  module Memory = Memory.Make (B)
+
+  let tests = Opening.tests @ Views.tests @ Calls.tests @ Slots.tests @ Memory.tests
+end
+
+let tests_of (module B : Backends.S) =
+  let module Tests = Of_every_backend (B) in
+  Tests.tests
+
+module Allocation (B : Backends.S) = struct
+  module Memory = Memory.Make (B)
+
+  let tests = Memory.tests_of_allocation
+end
+
+module Of_the_daemon = Allocation (Backends.Daemon)
+module In_this_process = Allocation (Backends.In_process)
+
+let of_the_daemon =
+  Opening.tests @ Calls.tests @ Slots.tests @ Memory.tests @ Signals.tests @ Threads.tests @ Death.tests
+
 let tests =
-  Values.tests @ Npy_files.tests @ Opening.tests @ Views.tests @ Calls.tests @ Slots.tests @ Memory.tests
-  @ Signals.tests @ Threads.tests @ Death.tests
+  Values.tests @ Npy_files.tests @ List.concat_map tests_of Backends.all @ Of_the_daemon.tests
+  @ In_this_process.tests @ In_process.tests @ of_the_daemon
 
 let no_child_is_left () =
   match Unix.waitpid [ WNOHANG ] (-1) with

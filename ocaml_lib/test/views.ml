@@ -20,135 +20,153 @@ let samples : type a b. (a, b) Dtype.t -> a list = function
   | Uint64 -> [ 0L; 1L; -1L; Int64.max_int; Int64.min_int; 42L ]
   | Bool -> [ 0; 1; 1; 0; 0; 1 ]
 
-let fill m (Dtype.Any dtype) =
-  let x = Sidecaml.input2 m ("x_" ^ Dtype.name dtype) dtype in
-  List.iteri (fun i value -> x.{i / 3, i mod 3} <- value) (samples dtype)
+module Make (B : Backends.S) = struct
+  open Over (B)
 
-let compare_answer m (Dtype.Any dtype) =
-  let y = Sidecaml.output2 m ("y_" ^ Dtype.name dtype) dtype in
-  List.iteri
-    (fun i value ->
-      (* [compare], for nan is equal to itself there *)
-      if compare y.{i / 3, i mod 3} value <> 0 then Alcotest.failf "%s: element %d differs" (Dtype.name dtype) i)
-    (samples dtype)
+  let fill m (Dtype.Any dtype) =
+    let x = Sidecaml.input2 m ("x_" ^ Dtype.name dtype) dtype in
+    List.iteri (fun i value -> x.{i / 3, i mod 3} <- value) (samples dtype)
 
-let every_element_type_goes_through () =
-  with_model "every_type" @@ fun m ->
-  List.iter (fill m) Dtype.all;
-  ok "run" (Sidecaml.run m);
-  List.iter (compare_answer m) Dtype.all
+  let compare_answer m (Dtype.Any dtype) =
+    let y = Sidecaml.output2 m ("y_" ^ Dtype.name dtype) dtype in
+    List.iteri
+      (fun i value ->
+        (* [compare], for nan is equal to itself there *)
+        if compare y.{i / 3, i mod 3} value <> 0 then Alcotest.failf "%s: element %d differs" (Dtype.name dtype) i)
+      (samples dtype)
 
-let every_rank_goes_through () =
-  with_model "every_rank" @@ fun m ->
-  Array0.set (Sidecaml.input0 m "x0" Float64) 3.;
-  Array1.fill (Sidecaml.input1 m "x1" Float64) 4.;
-  Array2.fill (Sidecaml.input2 m "x2" Float64) 5.;
-  Array3.fill (Sidecaml.input3 m "x3" Float64) 6.;
-  Genarray.fill (Sidecaml.input m "x4" Float64) 7.;
-  ok "run" (Sidecaml.run m);
-  let check what = Alcotest.(check (float 0.)) what in
-  check "rank 0" 3. (Array0.get (Sidecaml.output0 m "y0" Float64));
-  check "rank 1" 4. (Sidecaml.output1 m "y1" Float64).{1};
-  check "rank 2" 5. (Sidecaml.output2 m "y2" Float64).{1, 1};
-  check "rank 3" 6. (Sidecaml.output3 m "y3" Float64).{1, 1, 1};
-  check "rank 4" 7. (Genarray.get (Sidecaml.output m "y4" Float64) [| 1; 1; 1; 1 |]);
-  Alcotest.(check (array int)) "dims" [| 2; 2; 2; 2 |] (Genarray.dims (Sidecaml.output m "y4" Float64))
-
-let wrong_requests_are_explained () =
-  with_model "digits" @@ fun m ->
-  misuse "type" (fun () -> Sidecaml.input2 m "image" Int32) [ "digits"; "image float32[1,64]"; "int32"; "input2"; ": use Float32" ];
-  misuse "name" (fun () -> Sidecaml.input2 m "imag" Float32) [ "no input \"imag\""; "did you mean \"image\"" ];
-  misuse "a far name" (fun () -> Sidecaml.input2 m "question" Float32) [ "no input"; "there is \"image\"" ];
-  misuse "direction" (fun () -> Sidecaml.input2 m "scores" Float32) [ "\"scores\" is an output: use output2" ];
-  misuse "rank" (fun () -> Sidecaml.output1 m "scores" Float32) [ "2 dimensions"; "use output2" ];
-  misuse "slot" (fun () -> Sidecaml.input2 ~slot:1 m "image" Float32) [ "no slot 1" ];
-  misuse "negative slot" (fun () -> Sidecaml.input2 ~slot:(-1) m "image" Float32) [ "no slot -1" ];
-  with_model "every_rank" @@ fun m ->
-  misuse "high rank" (fun () -> Sidecaml.input3 m "x4" Float64) [ "4 dimensions"; "use input" ];
-  with_model "every_type" @@ fun m ->
-  misuse "same carrier" (fun () -> Sidecaml.input2 m "x_float16" Uint16) [ "x_float16 float16[2,3]"; "uint16"; ": use Float16" ]
-
-let views_are_built_once () =
-  with_model "digits" @@ fun m ->
-  let one = Sidecaml.input2 m "image" Float32 and other = Sidecaml.input2 m "image" Float32 in
-  Alcotest.(check bool) "the same array" true (one == other)
-
-let slots_do_not_overlap () =
-  with_model ~slots:3 "digits" @@ fun m ->
-  let view slot = Sidecaml.input2 ~slot m "image" Float32 in
-  List.iter (fun slot -> Array2.fill (view slot) (float_of_int slot)) [ 0; 1; 2 ];
-  List.iter
-    (fun slot ->
-      Alcotest.(check (float 0.)) "first" (float_of_int slot) (view slot).{0, 0};
-      Alcotest.(check (float 0.)) "last" (float_of_int slot) (view slot).{0, 63})
-    [ 0; 1; 2 ]
-
-let dims_change_from_call_to_call () =
-  with_model ~dims:[ ("N", 8) ] "dynamic_mlp" @@ fun m ->
-  Alcotest.(check (array int)) "largest at first" [| 8; 64 |] (Sidecaml.input_dims m "x");
-  let rows n =
-    Sidecaml.set_dims m "x" [| n; 64 |];
-    let x = Sidecaml.input2 m "x" Float32 in
-    Alcotest.(check int) "rows in" n (Array2.dim1 x);
-    for i = 0 to n - 1 do
-      Array1.fill (Array2.slice_left x i) (float_of_int (i + 1))
-    done;
+  let every_element_type_goes_through () =
+    with_model "every_type" @@ fun m ->
+    List.iter (fill m) Dtype.all;
     ok "run" (Sidecaml.run m);
-    Alcotest.(check (array int)) "dims out" [| n; 10 |] (Sidecaml.output_dims m "y");
-    let y = Sidecaml.output2 m "y" Float32 in
-    Alcotest.(check int) "rows out" n (Array2.dim1 y);
-    if n > 0 then y.{0, 0} else 0.
-  in
-  let first = rows 1 in
-  List.iter (fun n -> Alcotest.(check (float 1e-4)) "the first row's answer" first (rows n)) [ 8; 3; 1; 5; 8 ]
+    List.iter (compare_answer m) Dtype.all
 
-let dims_that_do_not_fit_are_explained () =
-  with_model ~dims:[ ("N", 8) ] "dynamic_mlp" @@ fun m ->
-  misuse "too large" (fun () -> Sidecaml.set_dims m "x" [| 9; 64 |]) [ "[8,64]"; "[9,64]"; "larger dims" ];
-  misuse "rank" (fun () -> Sidecaml.set_dims m "x" [| 8 |]) [ "2 dimensions"; "1" ];
-  misuse "fixed" (fun () -> Sidecaml.set_dims m "x" [| 8; 63 |]) [ "dimension 1 (counted from 0) is always 64"; "63" ];
-  misuse "negative" (fun () -> Sidecaml.set_dims m "x" [| -1; 64 |]) [ "-1" ];
-  misuse "an output" (fun () -> Sidecaml.set_dims m "y" [| 8; 10 |]) [ "\"y\" is an output: the model gives its dimensions" ];
-  misuse "an output's dims" (fun () -> ignore (Sidecaml.input_dims m "y")) [ "\"y\" is an output: use output_dims" ];
-  misuse "many" (fun () -> Sidecaml.set_dims m "x" (Array.make 99 1)) [ "99" ];
-  with_model "digits" @@ fun m ->
-  Sidecaml.set_dims m "image" [| 1; 64 |];
-  misuse "static" (fun () -> Sidecaml.set_dims m "image" [| 2; 64 |]) [ "always 1" ]
-
-let outputs_have_the_size_that_the_model_gave () =
-  let dims = [ ("count", 8) ] in
-  with_model ~dims "data_dependent" @@ fun m ->
-  let x = Sidecaml.input1 m "x" Float32 in
-  let positions ones =
-    Array1.fill x 0.;
-    List.iter (fun i -> x.{i} <- 1.) ones;
+  let every_rank_goes_through () =
+    with_model "every_rank" @@ fun m ->
+    Array0.set (Sidecaml.input0 m "x0" Float64) 3.;
+    Array1.fill (Sidecaml.input1 m "x1" Float64) 4.;
+    Array2.fill (Sidecaml.input2 m "x2" Float64) 5.;
+    Array3.fill (Sidecaml.input3 m "x3" Float64) 6.;
+    Genarray.fill (Sidecaml.input m "x4" Float64) 7.;
     ok "run" (Sidecaml.run m);
-    let y = Sidecaml.output2 m "y" Int64 in
-    List.init (Array2.dim2 y) (fun i -> Int64.to_int y.{0, i})
-  in
-  List.iter
-    (fun ones -> Alcotest.(check (list int)) "positions" ones (positions ones))
-    [ [ 2; 5 ]; []; [ 0; 1; 2; 3; 4; 5; 6; 7 ]; [ 7 ] ]
+    let check what = Alcotest.(check (float 0.)) what in
+    check "rank 0" 3. (Array0.get (Sidecaml.output0 m "y0" Float64));
+    check "rank 1" 4. (Sidecaml.output1 m "y1" Float64).{1};
+    check "rank 2" 5. (Sidecaml.output2 m "y2" Float64).{1, 1};
+    check "rank 3" 6. (Sidecaml.output3 m "y3" Float64).{1, 1, 1};
+    check "rank 4" 7. (Genarray.get (Sidecaml.output m "y4" Float64) [| 1; 1; 1; 1 |]);
+    Alcotest.(check (array int)) "dims" [| 2; 2; 2; 2 |] (Genarray.dims (Sidecaml.output m "y4" Float64))
 
-let an_output_without_room_is_an_error () =
-  with_model ~dims:[ ("count", 2) ] "data_dependent" @@ fun m ->
-  Array1.fill (Sidecaml.input1 m "x" Float32) 1.;
-  rejected "run" (Sidecaml.run m) Output_too_large [];
-  Array1.fill (Sidecaml.input1 m "x" Float32) 0.;
-  ok "the next one" (Sidecaml.run m)
+  let wrong_requests_are_explained () =
+    with_model "digits" @@ fun m ->
+    misuse "type" (fun () -> Sidecaml.input2 m "image" Int32) [ "digits"; "image float32[1,64]"; "int32"; "input2"; ": use Float32" ];
+    misuse "name" (fun () -> Sidecaml.input2 m "imag" Float32) [ "no input \"imag\""; "did you mean \"image\"" ];
+    misuse "a far name" (fun () -> Sidecaml.input2 m "question" Float32) [ "no input"; "there is \"image\"" ];
+    misuse "direction" (fun () -> Sidecaml.input2 m "scores" Float32) [ "\"scores\" is an output: use output2" ];
+    misuse "rank" (fun () -> Sidecaml.output1 m "scores" Float32) [ "2 dimensions"; "use output2" ];
+    misuse "slot" (fun () -> Sidecaml.input2 ~slot:1 m "image" Float32) [ "no slot 1" ];
+    misuse "negative slot" (fun () -> Sidecaml.input2 ~slot:(-1) m "image" Float32) [ "no slot -1" ];
+    with_model "every_rank" @@ fun m ->
+    misuse "high rank" (fun () -> Sidecaml.input3 m "x4" Float64) [ "4 dimensions"; "use input" ];
+    with_model "every_type" @@ fun m ->
+    misuse "same carrier" (fun () -> Sidecaml.input2 m "x_float16" Uint16) [ "x_float16 float16[2,3]"; "uint16"; ": use Float16" ]
 
-let tests =
-  [
-    ( "views",
-      [
-        case "every element type goes through" every_element_type_goes_through;
-        case "every rank goes through" every_rank_goes_through;
-        case "wrong requests are explained" wrong_requests_are_explained;
-        case "views are built once" views_are_built_once;
-        case "slots do not overlap" slots_do_not_overlap;
-        case "dims change from call to call" dims_change_from_call_to_call;
-        case "dims that do not fit are explained" dims_that_do_not_fit_are_explained;
-        case "outputs have the size that the model gave" outputs_have_the_size_that_the_model_gave;
-        case "an output without room is an error" an_output_without_room_is_an_error;
-      ] );
-  ]
+  let views_are_built_once () =
+    with_model "digits" @@ fun m ->
+    let one = Sidecaml.input2 m "image" Float32 and other = Sidecaml.input2 m "image" Float32 in
+    Alcotest.(check bool) "the same array" true (one == other)
+
+  let slots_do_not_overlap () =
+    with_model ~slots:3 "digits" @@ fun m ->
+    let view slot = Sidecaml.input2 ~slot m "image" Float32 in
+    List.iter (fun slot -> Array2.fill (view slot) (float_of_int slot)) [ 0; 1; 2 ];
+    List.iter
+      (fun slot ->
+        Alcotest.(check (float 0.)) "first" (float_of_int slot) (view slot).{0, 0};
+        Alcotest.(check (float 0.)) "last" (float_of_int slot) (view slot).{0, 63})
+      [ 0; 1; 2 ]
+
+  let dims_change_from_call_to_call () =
+    with_model ~dims:[ ("N", 8) ] "dynamic_mlp" @@ fun m ->
+    Alcotest.(check (array int)) "largest at first" [| 8; 64 |] (Sidecaml.input_dims m "x");
+    let rows n =
+      Sidecaml.set_dims m "x" [| n; 64 |];
+      let x = Sidecaml.input2 m "x" Float32 in
+      Alcotest.(check int) "rows in" n (Array2.dim1 x);
+      for i = 0 to n - 1 do
+        Array1.fill (Array2.slice_left x i) (float_of_int (i + 1))
+      done;
+      ok "run" (Sidecaml.run m);
+      Alcotest.(check (array int)) "dims out" [| n; 10 |] (Sidecaml.output_dims m "y");
+      let y = Sidecaml.output2 m "y" Float32 in
+      Alcotest.(check int) "rows out" n (Array2.dim1 y);
+      if n > 0 then y.{0, 0} else 0.
+    in
+    let first = rows 1 in
+    List.iter (fun n -> Alcotest.(check (float 1e-4)) "the first row's answer" first (rows n)) [ 8; 3; 1; 5; 8 ]
+
+  let dims_that_do_not_fit_are_explained () =
+    with_model ~dims:[ ("N", 8) ] "dynamic_mlp" @@ fun m ->
+    misuse "too large" (fun () -> Sidecaml.set_dims m "x" [| 9; 64 |]) [ "[8,64]"; "[9,64]"; "larger dims" ];
+    misuse "rank" (fun () -> Sidecaml.set_dims m "x" [| 8 |]) [ "2 dimensions"; "1" ];
+    misuse "fixed" (fun () -> Sidecaml.set_dims m "x" [| 8; 63 |]) [ "dimension 1 (counted from 0) is always 64"; "63" ];
+    misuse "negative" (fun () -> Sidecaml.set_dims m "x" [| -1; 64 |]) [ "-1" ];
+    misuse "an output" (fun () -> Sidecaml.set_dims m "y" [| 8; 10 |]) [ "\"y\" is an output: the model gives its dimensions" ];
+    misuse "an output's dims" (fun () -> ignore (Sidecaml.input_dims m "y")) [ "\"y\" is an output: use output_dims" ];
+    misuse "many" (fun () -> Sidecaml.set_dims m "x" (Array.make 99 1)) [ "99" ];
+    with_model "digits" @@ fun m ->
+    Sidecaml.set_dims m "image" [| 1; 64 |];
+    misuse "static" (fun () -> Sidecaml.set_dims m "image" [| 2; 64 |]) [ "always 1" ]
+
+  let inputs_must_agree_on_a_dimension () =
+    with_model ~dims:[ ("N", 8) ] "same_rows" @@ fun m ->
+    Sidecaml.set_dims m "a" [| 2; 2 |];
+    Sidecaml.set_dims m "b" [| 3; 2 |];
+    rejected "run" (Sidecaml.run m) Bad_dims
+      [ "dimension 'N' must be one size: it is 2 in input 'a' and 3 in input 'b'" ];
+    Sidecaml.set_dims m "b" [| 2; 2 |];
+    Array2.fill (Sidecaml.input2 m "a" Float32) 1.;
+    Array2.fill (Sidecaml.input2 m "b" Float32) 2.;
+    ok "the next one" (Sidecaml.run m);
+    Alcotest.(check (array int)) "rows" [| 2; 2 |] (Sidecaml.output_dims m "y");
+    Alcotest.(check (float 0.)) "sum" 3. (Sidecaml.output2 m "y" Float32).{1, 1}
+
+  let outputs_have_the_size_that_the_model_gave () =
+    let dims = [ ("count", 8) ] in
+    with_model ~dims "data_dependent" @@ fun m ->
+    let x = Sidecaml.input1 m "x" Float32 in
+    let positions ones =
+      Array1.fill x 0.;
+      List.iter (fun i -> x.{i} <- 1.) ones;
+      ok "run" (Sidecaml.run m);
+      let y = Sidecaml.output2 m "y" Int64 in
+      List.init (Array2.dim2 y) (fun i -> Int64.to_int y.{0, i})
+    in
+    List.iter
+      (fun ones -> Alcotest.(check (list int)) "positions" ones (positions ones))
+      [ [ 2; 5 ]; []; [ 0; 1; 2; 3; 4; 5; 6; 7 ]; [ 7 ] ]
+
+  let an_output_without_room_is_an_error () =
+    with_model ~dims:[ ("count", 2) ] "data_dependent" @@ fun m ->
+    Array1.fill (Sidecaml.input1 m "x" Float32) 1.;
+    rejected "run" (Sidecaml.run m) Output_too_large [];
+    Array1.fill (Sidecaml.input1 m "x" Float32) 0.;
+    ok "the next one" (Sidecaml.run m)
+
+  let tests =
+    [
+      group "views"
+        [
+          case "every element type goes through" every_element_type_goes_through;
+          case "every rank goes through" every_rank_goes_through;
+          case "wrong requests are explained" wrong_requests_are_explained;
+          case "views are built once" views_are_built_once;
+          case "slots do not overlap" slots_do_not_overlap;
+          case "dims change from call to call" dims_change_from_call_to_call;
+          case "dims that do not fit are explained" dims_that_do_not_fit_are_explained;
+          case "inputs must agree on a dimension" inputs_must_agree_on_a_dimension;
+          case "outputs have the size that the model gave" outputs_have_the_size_that_the_model_gave;
+          case "an output without room is an error" an_output_without_room_is_an_error;
+        ];
+    ]
+end

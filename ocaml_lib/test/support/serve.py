@@ -58,6 +58,13 @@ def digits(path: Path) -> Path:
     return models.save(path, [node], [image], [scores], constants)
 
 
+def same_rows(path: Path) -> Path:
+    """`a` and `b` float32[N,2] to `y` = `a` + `b`."""
+    node = helper.make_node("Add", ["a", "b"], ["y"])
+    inputs = [models.value(name, "float32", ["N", 2]) for name in ("a", "b")]
+    return models.save(path, [node], inputs, [models.value("y", "float32", ["N", 2])])
+
+
 MODELS = {
     "data_dependent": models.data_dependent,
     "digits": digits,
@@ -65,6 +72,7 @@ MODELS = {
     "every_rank": every_rank,
     "every_type": every_type,
     "fails_inside": models.fails_inside,
+    "same_rows": same_rows,
     "slow": models.slow,
 }
 

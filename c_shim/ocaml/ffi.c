@@ -1,0 +1,324 @@
+/* The OCaml binding of the in-process path: one stub per step, nothing decided here. ocaml_lib/ffi/core.ml declares
+ * them.
+ *
+ * Memory: sessions and bindings are custom blocks that point outside the OCaml heap. A binding holds its session. The
+ * Bigarrays that it is bound to are kept alive by the OCaml record that holds them both.
+ *
+ * Results are 0 or the negative of an error code; the sentence is kept in the binding until its next failure.
+ */
+#define CAML_NAME_SPACE
+#include <stdlib.h>
+#include <string.h>
+
+#include <caml/alloc.h>
+#include <caml/bigarray.h>
+#include <caml/custom.h>
+#include <caml/fail.h>
+#include <caml/memory.h>
+#include <caml/mlvalues.h>
+#include <caml/signals.h>
+
+#include "sidecaml/shared_session.h"
+
+struct bound {
+    sidecaml_binding *binding;
+    sidecaml_shared_session *shared;
+    struct sidecaml_failure why;
+    /* Of the last run, as `outputs` found them. */
+    const struct sidecaml_output *outputs;
+    uint32_t output_count;
+};
+
+/* --- Handles ----------------------------------------------------------------------------------------------------- */
+
+static sidecaml_shared_session **session_of(value v) {
+    return Data_custom_val(v);
+}
+
+static struct bound *bound_of(value v) {
+    return *(struct bound **)Data_custom_val(v);
+}
+
+static void release_session(value v) {
+    sidecaml_shared_session_release(*session_of(v));
+    *session_of(v) = NULL;
+}
+
+static void release_binding(value v) {
+    struct bound *bound = bound_of(v);
+    if (!bound) return;
+    *(struct bound **)Data_custom_val(v) = NULL;
+    sidecaml_binding_destroy(bound->binding);
+    sidecaml_shared_session_release(bound->shared);
+    free(bound);
+}
+
+static struct custom_operations session_operations = {
+    .identifier = "sidecaml.session",
+    .finalize = release_session,
+    .compare = custom_compare_default,
+    .hash = custom_hash_default,
+    .serialize = custom_serialize_default,
+    .deserialize = custom_deserialize_default,
+    .compare_ext = custom_compare_ext_default,
+    .fixed_length = custom_fixed_length_default,
+};
+
+static struct custom_operations binding_operations = {
+    .identifier = "sidecaml.binding",
+    .finalize = release_binding,
+    .compare = custom_compare_default,
+    .hash = custom_hash_default,
+    .serialize = custom_serialize_default,
+    .deserialize = custom_deserialize_default,
+    .compare_ext = custom_compare_ext_default,
+    .fixed_length = custom_fixed_length_default,
+};
+
+/* --- Results ------------------------------------------------------------------------------------------------------ */
+
+static value ok_of(value contents) {
+    CAMLparam1(contents);
+    CAMLlocal1(result);
+    result = caml_alloc_small(1, 0);
+    Field(result, 0) = contents;
+    CAMLreturn(result);
+}
+
+/* (code, text) */
+static value failure_of(const struct sidecaml_failure *why) {
+    CAMLparam0();
+    CAMLlocal2(pair, text);
+    text = caml_copy_string(why->text);
+    pair = caml_alloc_small(2, 0);
+    Field(pair, 0) = Val_int(why->code);
+    Field(pair, 1) = text;
+    CAMLreturn(pair);
+}
+
+static value error_of(const struct sidecaml_failure *why) {
+    CAMLparam0();
+    CAMLlocal2(result, pair);
+    pair = failure_of(why);
+    result = caml_alloc_small(1, 1);
+    Field(result, 0) = pair;
+    CAMLreturn(result);
+}
+
+/* --- The library -------------------------------------------------------------------------------------------------- */
+
+/* (path or "") -> (version * path, int * string) result */
+CAMLprim value sidecaml_ffi_open_library(value v_path) {
+    CAMLparam1(v_path);
+    CAMLlocal3(pair, version, path);
+    struct sidecaml_failure why;
+    char *wanted = caml_stat_strdup(String_val(v_path));
+    caml_enter_blocking_section_no_pending();
+    int status = sidecaml_ort_open(wanted, &why);
+    caml_leave_blocking_section();
+    caml_stat_free(wanted);
+    if (status < 0) CAMLreturn(error_of(&why));
+    version = caml_copy_string(sidecaml_ort_version());
+    path = caml_copy_string(sidecaml_ort_path());
+    pair = caml_alloc_small(2, 0);
+    Field(pair, 0) = version;
+    Field(pair, 1) = path;
+    CAMLreturn(ok_of(pair));
+}
+
+/* --- Sessions ------------------------------------------------------------------------------------------------------
+ */
+
+/* (path, threads) -> (session, int * string) result */
+CAMLprim value sidecaml_ffi_open(value v_path, value v_threads) {
+    CAMLparam1(v_path);
+    CAMLlocal1(v_session);
+    struct sidecaml_failure why;
+    sidecaml_shared_session *shared = NULL;
+    char *path = caml_stat_strdup(String_val(v_path));
+    uint32_t threads = (uint32_t)Long_val(v_threads);
+    v_session = caml_alloc_custom(&session_operations, sizeof shared, 0, 1);
+    *session_of(v_session) = NULL;
+    caml_enter_blocking_section_no_pending();
+    int status = sidecaml_shared_session_acquire(path, threads, &shared, &why);
+    caml_leave_blocking_section();
+    caml_stat_free(path);
+    if (status < 0) CAMLreturn(error_of(&why));
+    *session_of(v_session) = shared;
+    CAMLreturn(ok_of(v_session));
+}
+
+CAMLprim value sidecaml_ffi_close(value v_session) {
+    CAMLparam1(v_session);
+    sidecaml_shared_session *shared = *session_of(v_session);
+    *session_of(v_session) = NULL;
+    /* Unloading a large model takes milliseconds. */
+    caml_enter_blocking_section_no_pending();
+    sidecaml_shared_session_release(shared);
+    caml_leave_blocking_section();
+    CAMLreturn(Val_unit);
+}
+
+/* (name, dtype's name, is_output, dims with -1 for dynamic ones, their names or "") */
+static value tensor_of(const struct sidecaml_session_tensor *tensor, bool output) {
+    CAMLparam0();
+    CAMLlocal4(result, dims, names, item);
+    result = caml_alloc_tuple(5);
+    item = caml_copy_string(tensor->name);
+    Store_field(result, 0, item);
+    item = caml_copy_string(sidecaml_dtype_name(tensor->dtype));
+    Store_field(result, 1, item);
+    Store_field(result, 2, Val_bool(output));
+    dims = caml_alloc(tensor->rank, 0);
+    Store_field(result, 3, dims);
+    names = caml_alloc(tensor->rank, 0);
+    Store_field(result, 4, names);
+    for (uint32_t i = 0; i < tensor->rank; i++) {
+        Store_field(dims, i, Val_long(tensor->dims[i]));
+        item = caml_copy_string(tensor->dim_names[i]);
+        Store_field(names, i, item);
+    }
+    CAMLreturn(result);
+}
+
+CAMLprim value sidecaml_ffi_tensors(value v_session) {
+    CAMLparam1(v_session);
+    CAMLlocal2(result, item);
+    uint32_t inputs, count;
+    const struct sidecaml_session_tensor *tensors =
+        sidecaml_session_tensors(sidecaml_shared_session_get(*session_of(v_session)), &inputs, &count);
+    result = caml_alloc(count, 0);
+    for (uint32_t i = 0; i < count; i++) {
+        item = tensor_of(&tensors[i], i >= inputs);
+        Store_field(result, i, item);
+    }
+    CAMLreturn(result);
+}
+
+/* --- Bindings ------------------------------------------------------------------------------------------------------
+ */
+
+/* session -> (binding, int * string) result */
+CAMLprim value sidecaml_ffi_bind_nothing(value v_session) {
+    CAMLparam1(v_session);
+    CAMLlocal1(v_binding);
+    struct sidecaml_failure why;
+    struct bound *bound = calloc(1, sizeof *bound);
+    if (!bound) caml_raise_out_of_memory();
+    v_binding = caml_alloc_custom(&binding_operations, sizeof bound, 0, 1);
+    *(struct bound **)Data_custom_val(v_binding) = bound;
+    bound->shared = sidecaml_shared_session_retain(*session_of(v_session));
+    if (sidecaml_binding_create(sidecaml_shared_session_get(bound->shared), &bound->binding, &why) < 0)
+        CAMLreturn(error_of(&why));
+    CAMLreturn(ok_of(v_binding));
+}
+
+CAMLprim value sidecaml_ffi_unbind(value v_binding) {
+    release_binding(v_binding);
+    return Val_unit;
+}
+
+static const struct sidecaml_session_tensor *tensor_at(const struct bound *bound, value v_index, bool *output) {
+    uint32_t inputs, count;
+    const struct sidecaml_session_tensor *tensors =
+        sidecaml_session_tensors(sidecaml_shared_session_get(bound->shared), &inputs, &count);
+    *output = Long_val(v_index) >= (intnat)inputs;
+    return &tensors[Long_val(v_index)];
+}
+
+/* (binding, tensor, dims, its memory) */
+CAMLprim value sidecaml_ffi_bind(value v_binding, value v_index, value v_dims, value v_array) {
+    struct bound *bound = bound_of(v_binding);
+    uint64_t dims[SIDECAML_MAX_RANK];
+    bool output;
+    const struct sidecaml_session_tensor *tensor = tensor_at(bound, v_index, &output);
+    for (uint32_t i = 0; i < tensor->rank; i++)
+        dims[i] = (uint64_t)Long_val(Field(v_dims, i));
+    return Val_long((output ? sidecaml_binding_output : sidecaml_binding_input)(
+        bound->binding, tensor->name, tensor->dtype, dims, tensor->rank, Caml_ba_data_val(v_array), &bound->why));
+}
+
+/* (binding, output) */
+CAMLprim value sidecaml_ffi_bind_anywhere(value v_binding, value v_index) {
+    struct bound *bound = bound_of(v_binding);
+    bool output;
+    const struct sidecaml_session_tensor *tensor = tensor_at(bound, v_index, &output);
+    return Val_long(sidecaml_binding_output_anywhere(bound->binding, tensor->name, &bound->why));
+}
+
+/* --- Running -------------------------------------------------------------------------------------------------------
+ */
+
+/* Keeps the runtime lock. */
+CAMLprim intnat sidecaml_ffi_run_holding_native(value v_binding, intnat deadline_ns) { /* noalloc */
+    struct bound *bound = bound_of(v_binding);
+    return deadline_ns ? sidecaml_binding_run_until(bound->binding, (uint64_t)deadline_ns, &bound->why)
+                       : sidecaml_binding_run(bound->binding, &bound->why);
+}
+
+CAMLprim value sidecaml_ffi_run_holding_byte(value v_binding, value v_deadline_ns) {
+    return Val_long(sidecaml_ffi_run_holding_native(v_binding, Long_val(v_deadline_ns)));
+}
+
+/* Releases it. A signal's handler runs afterwards: a run cannot be left half-way. */
+CAMLprim intnat sidecaml_ffi_run_releasing_native(value v_binding, intnat deadline_ns) {
+    CAMLparam1(v_binding);
+    struct bound *bound = bound_of(v_binding);
+    caml_enter_blocking_section_no_pending();
+    int status = deadline_ns ? sidecaml_binding_run_until(bound->binding, (uint64_t)deadline_ns, &bound->why)
+                             : sidecaml_binding_run(bound->binding, &bound->why);
+    caml_leave_blocking_section();
+    CAMLreturnT(intnat, status);
+}
+
+CAMLprim value sidecaml_ffi_run_releasing_byte(value v_binding, value v_deadline_ns) {
+    return Val_long(sidecaml_ffi_run_releasing_native(v_binding, Long_val(v_deadline_ns)));
+}
+
+CAMLprim value sidecaml_ffi_failure(value v_binding) {
+    return failure_of(&bound_of(v_binding)->why);
+}
+
+/* --- Where outputs went --------------------------------------------------------------------------------------------
+ */
+
+/* Looks; to be called before the functions below, after each run. */
+CAMLprim value sidecaml_ffi_look(value v_binding) {
+    struct bound *bound = bound_of(v_binding);
+    bound->output_count = 0;
+    return Val_long(sidecaml_binding_outputs(bound->binding, &bound->outputs, &bound->output_count, &bound->why));
+}
+
+/* (binding, number of the output, the memory it was bound to): whether it is there. */
+CAMLprim value sidecaml_ffi_lies_at(value v_binding, value v_number, value v_array) { /* noalloc */
+    const struct sidecaml_output *output = &bound_of(v_binding)->outputs[Long_val(v_number)];
+    return Val_bool(output->address == Caml_ba_data_val(v_array) || output->bytes == 0);
+}
+
+/* (binding, number, tensor, largest dims): 0, or why the output cannot be handed out. */
+CAMLprim value sidecaml_ffi_check_output(value v_binding, value v_number, value v_index, value v_max_dims) {
+    struct bound *bound = bound_of(v_binding);
+    const struct sidecaml_output *output = &bound->outputs[Long_val(v_number)];
+    uint64_t max_dims[SIDECAML_MAX_RANK];
+    bool is_output;
+    const struct sidecaml_session_tensor *tensor = tensor_at(bound, v_index, &is_output);
+    for (uint32_t i = 0; i < tensor->rank; i++)
+        max_dims[i] = (uint64_t)Long_val(Field(v_max_dims, i));
+    return Val_long(sidecaml_model_check_output(tensor, output->dims, output->rank, max_dims, &bound->why));
+}
+
+CAMLprim value sidecaml_ffi_output_dims(value v_binding, value v_number) {
+    const struct sidecaml_output *output = &bound_of(v_binding)->outputs[Long_val(v_number)];
+    /* Atom(0) for rank 0 is what caml_alloc gives. */
+    value dims = caml_alloc(output->rank, 0);
+    for (uint32_t i = 0; i < output->rank; i++)
+        Field(dims, i) = Val_long(output->dims[i]);
+    return dims;
+}
+
+/* (binding, number, memory with room for it) */
+CAMLprim value sidecaml_ffi_copy_output(value v_binding, value v_number, value v_array) { /* noalloc */
+    const struct sidecaml_output *output = &bound_of(v_binding)->outputs[Long_val(v_number)];
+    if (output->bytes) memcpy(Caml_ba_data_val(v_array), output->address, output->bytes);
+    return Val_unit;
+}

@@ -1,0 +1,97 @@
+module Model = Sidecaml.Model
+module Error = Sidecaml.Error
+module In_process = Sidecaml.In_process
+
+let error (number, message) = Error.of_number number ~message
+
+(* --- The library ------------------------------------------------------------------------------------------------------ *)
+
+let check_path path =
+  if String.contains path '\000' then invalid_arg (Printf.sprintf "Sidecaml_ffi: a path with a NUL character: %S" path)
+
+let open_library path = Result.map_error error (Core.open_library path)
+
+let use_library path =
+  check_path path;
+  Result.map ignore (open_library path)
+
+let library () = open_library ""
+
+(* --- Names ------------------------------------------------------------------------------------------------------------ *)
+
+module Names = Map.Make (String)
+
+type file = { path : string; threads : int }
+
+(* One immutable value: threads may register and open at any time. *)
+let registered : file Names.t ref = ref Names.empty
+let most_threads = 32_767
+
+let register ?(threads = 1) name ~path =
+  check_path path;
+  if threads < 1 || threads > most_threads then
+    invalid_arg (Printf.sprintf "Sidecaml_ffi.register: a model has 1 to %d threads, not %d" most_threads threads);
+  registered := Names.add name { path; threads } !registered
+
+let forget name = registered := Names.remove name !registered
+
+let is_path name = String.contains name '/' || Filename.check_suffix name ".onnx"
+
+let find name =
+  match Names.find_opt name !registered with
+  | Some file -> Ok file
+  | None when is_path name -> Ok { path = name; threads = 1 }
+  | None -> Error (In_process.unknown_model name ~known:(List.map fst (Names.bindings !registered)))
+
+(* --- The engine ------------------------------------------------------------------------------------------------------- *)
+
+let tensor_of (info : Core.tensor_info) : Model.tensor =
+  let dim size name = if size < 0 then Model.Dynamic name else Model.Fixed size in
+  { name = info.tensor_name; dtype = info.dtype_name; shape = Array.map2 dim info.dims info.dim_names }
+
+let model_of name session =
+  let infos = Array.to_list (Core.tensors session) in
+  let outputs, inputs = List.partition (fun (info : Core.tensor_info) -> info.is_output) infos in
+  In_process.model name ~engine:"onnx" ~inputs:(List.map tensor_of inputs) ~outputs:(List.map tensor_of outputs)
+
+module Engine = struct
+  type t = { session : Core.session; holds_lock : bool; mutable slots : Slot.t array }
+
+  let ( let* ) = Result.bind
+
+  let load name =
+    let* { path; threads } = find name in
+    match Core.open_session path threads with
+    | Ok session -> Ok (session, model_of name session)
+    | Error (_, problem) -> Error (In_process.not_loaded name problem)
+
+  let describe name =
+    let* session, model = load name in
+    Core.close_session session;
+    Ok model
+
+  let models () =
+    let described name =
+      match describe name with
+      | Ok model -> model
+      | Error e -> In_process.failed_model name ~engine:"onnx" e
+    in
+    Ok (List.map (fun (name, _) -> described name) (Names.bindings !registered))
+
+  let open_model ~lock name =
+    let* session, model = load name in
+    Ok ({ session; holds_lock = lock = `Hold; slots = [||] }, model)
+
+  let attach t ~slots tensors =
+    t.slots <- Array.init slots (fun slot -> Slot.make t.session ~slot ~holds_lock:t.holds_lock tensors);
+    Ok ()
+
+  let run t ~slot ~deadline_ns = Slot.run t.slots.(slot) ~deadline_ns
+  let failure t ~slot = Slot.failure t.slots.(slot)
+
+  let close t =
+    Array.iter Slot.close t.slots;
+    Core.close_session t.session
+end
+
+include In_process.Make (Engine)

@@ -1,0 +1,216 @@
+module Tensor = Sidecaml.In_process.Tensor
+module Error = Sidecaml.Error
+
+(* Kept of a slot, one for each set of dimensions that requests came with. *)
+let most_bindings = 32
+
+(* Where an output goes. *)
+type place = In_place | Copied
+
+type binding = {
+  io : Core.binding;
+  dims : int array list; (* of the dynamic inputs *)
+  (* Nothing here refers to them otherwise, and ONNX Runtime writes there. *)
+  arrays : Tensor.any array;
+  places : place array; (* of each output *)
+  mutable run : direct; (* how, now that it is known what has to be copied *)
+}
+
+and direct =
+  | Watched (* a first run shows whether every output went where it was told *)
+  | Direct
+  | Direct_or_unbound (* an output's size rests on a declared name: any request may show that it is not kept to *)
+  | With_copies
+  | With_copies_or_unbound
+
+type t = {
+  session : Core.session;
+  slot : int;
+  holds_lock : bool;
+  tensors : Tensor.t array;
+  inputs : int;
+  dynamic : Tensor.t list; (* inputs *)
+  mutable current : binding option;
+  mutable others : binding list; (* the latest first *)
+  mutable failure : Error.t;
+}
+
+let is_dynamic tensor =
+  Array.exists (function Sidecaml.Model.Dynamic _ -> true | Fixed _ -> false) (Tensor.signature tensor).shape
+
+let make session ~slot ~holds_lock tensors =
+  let inputs = List.filter (fun tensor -> not (Tensor.is_output tensor)) (Array.to_list tensors) in
+  {
+    session;
+    slot;
+    holds_lock;
+    tensors;
+    inputs = List.length inputs;
+    dynamic = List.filter is_dynamic inputs;
+    current = None;
+    others = [];
+    failure = Error.Timeout;
+  }
+
+let failure t = t.failure
+let error (number, message) = Error.of_number number ~message
+
+(* --- Failures: code and sentence are the binding's ------------------------------------------------------------------ *)
+
+let succeeded t binding code =
+  if code < 0 then t.failure <- error (Core.failure binding.io);
+  code >= 0
+
+let is_engine_failure t = match t.failure with Rejected { code = Engine; _ } -> true | _ -> false
+
+(* --- Binding -------------------------------------------------------------------------------------------------------- *)
+
+let rec all_of check i n = i = n || (check i && all_of check (i + 1) n)
+let outputs t = Array.length t.tensors - t.inputs
+let output t number = t.tensors.(t.inputs + number)
+
+let bind_tensor t binding index =
+  let (Array array) = binding.arrays.(index) in
+  Core.bind binding.io index (Tensor.dims t.tensors.(index) ~slot:t.slot) array
+
+let bind_output t binding number =
+  let index = t.inputs + number in
+  succeeded t binding
+    (match binding.places.(number) with
+    | In_place -> bind_tensor t binding index
+    | Copied -> Core.bind_anywhere binding.io index)
+
+let bind_outputs t binding = all_of (bind_output t binding) 0 (outputs t)
+let bind_inputs t binding = all_of (fun index -> succeeded t binding (bind_tensor t binding index)) 0 t.inputs
+let place_of t number = if Tensor.is_known (output t number) ~slot:t.slot then In_place else Copied
+let dims_now t = List.map (fun tensor -> Array.copy (Tensor.dims tensor ~slot:t.slot)) t.dynamic
+
+let bind t =
+  match Core.bind_nothing t.session with
+  | Error failure ->
+      t.failure <- error failure;
+      None
+  | Ok io ->
+      let arrays = Array.map (fun tensor -> Tensor.array tensor ~slot:t.slot) t.tensors in
+      let binding = { io; dims = dims_now t; arrays; places = Array.init (outputs t) (place_of t); run = Watched } in
+      if bind_inputs t binding && bind_outputs t binding then Some binding else None
+
+(* --- Running, when there is something to watch or to copy ------------------------------------------------------------ *)
+
+let run_io t binding deadline_ns =
+  let run = if t.holds_lock then Core.run_holding else Core.run_releasing in
+  succeeded t binding (run binding.io deadline_ns)
+
+let copy t binding number =
+  let tensor = output t number in
+  let code = Core.check_output binding.io number (t.inputs + number) (Tensor.max_dims tensor) in
+  succeeded t binding code
+  && begin
+       Tensor.set_dims tensor ~slot:t.slot (Core.output_dims binding.io number);
+       let (Array array) = Tensor.array tensor ~slot:t.slot in
+       Core.copy_output binding.io number array;
+       true
+     end
+
+let copy_if_placed_elsewhere t binding number = binding.places.(number) = In_place || copy t binding number
+
+(* Anew each time: what the last run allocated would be taken for a place of that size. *)
+let bind_anywhere_again t binding number = binding.places.(number) = In_place || bind_output t binding number
+
+let run_and_copy t binding deadline_ns =
+  all_of (bind_anywhere_again t binding) 0 (outputs t)
+  && run_io t binding deadline_ns
+  && succeeded t binding (Core.look binding.io)
+  && all_of (copy_if_placed_elsewhere t binding) 0 (outputs t)
+
+let settle t binding =
+  let is_in_place number = binding.places.(number) = In_place in
+  let numbers = List.init (outputs t) Fun.id in
+  let named = List.exists (fun number -> is_in_place number && is_dynamic (output t number)) numbers in
+  binding.run <-
+    (match (List.for_all is_in_place numbers, named) with
+    | true, false -> Direct
+    | true, true -> Direct_or_unbound
+    | false, false -> With_copies
+    | false, true -> With_copies_or_unbound)
+
+(* Once more with no output bound: the model may not keep to the shapes that it declares. *)
+let run_unbound t binding deadline_ns =
+  let before = Array.copy binding.places and failure = t.failure in
+  Array.fill binding.places 0 (outputs t) Copied;
+  if run_and_copy t binding deadline_ns then begin
+    settle t binding;
+    true
+  end
+  else begin
+    Array.blit before 0 binding.places 0 (outputs t);
+    let unbound = t.failure in
+    ignore (bind_outputs t binding);
+    t.failure <- (if is_engine_failure t then failure else unbound);
+    false
+  end
+
+let or_unbound t binding deadline_ns ran = ran || (is_engine_failure t && run_unbound t binding deadline_ns)
+
+(* An input that is at once an output is handed back where it is: the bound place is left as it was. *)
+let copy_what_lies_elsewhere t binding number =
+  let (Array array) = binding.arrays.(t.inputs + number) in
+  binding.places.(number) = Copied
+  || Core.lies_at binding.io number array
+  || begin
+       binding.places.(number) <- Copied;
+       copy t binding number
+     end
+
+let first_run t binding deadline_ns =
+  or_unbound t binding deadline_ns (run_and_copy t binding deadline_ns)
+  && all_of (copy_what_lies_elsewhere t binding) 0 (outputs t)
+  && begin
+       settle t binding;
+       true
+     end
+
+(* --- Requests -------------------------------------------------------------------------------------------------------- *)
+
+let rec same_dims slot tensors dims =
+  match (tensors, dims) with
+  | tensor :: tensors, dims :: rest -> Tensor.dims tensor ~slot = dims && same_dims slot tensors rest
+  | _ -> true
+
+let fits t binding = same_dims t.slot t.dynamic binding.dims
+
+let rec keep n = function
+  | [] -> []
+  | binding :: rest when n > 0 -> binding :: keep (n - 1) rest
+  | dropped ->
+      List.iter (fun binding -> Core.unbind binding.io) dropped;
+      []
+
+let make_current t binding =
+  let earlier = List.filter (fun other -> other != binding) (Option.to_list t.current @ t.others) in
+  t.current <- Some binding;
+  t.others <- keep (most_bindings - 1) earlier
+
+(* The binding for the request's dimensions: the current one without a search or an allocation. *)
+let find t =
+  match t.current with
+  | Some binding as found when fits t binding -> found
+  | _ ->
+      let found = match List.find_opt (fits t) t.others with Some _ as found -> found | None -> bind t in
+      Option.iter (make_current t) found;
+      found
+
+let run_binding t binding deadline_ns =
+  match binding.run with
+  | Direct -> run_io t binding deadline_ns
+  | Direct_or_unbound -> or_unbound t binding deadline_ns (run_io t binding deadline_ns)
+  | With_copies -> run_and_copy t binding deadline_ns
+  | With_copies_or_unbound -> or_unbound t binding deadline_ns (run_and_copy t binding deadline_ns)
+  | Watched -> first_run t binding deadline_ns
+
+let run t ~deadline_ns = match find t with Some binding -> run_binding t binding deadline_ns | None -> false
+
+let close t =
+  List.iter (fun binding -> Core.unbind binding.io) (Option.to_list t.current @ t.others);
+  t.current <- None;
+  t.others <- []

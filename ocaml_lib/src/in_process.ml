@@ -1,0 +1,368 @@
+module Tensor = struct
+  type t = {
+    view : View.t;
+    signature : Model.tensor;
+    (* Of each slot. *)
+    dims : int array array;
+    known : bool array;
+  }
+
+  let signature t = t.signature
+  let is_output t = View.is_output t.view
+  let max_dims t = View.max_dims t.view
+  let dims t ~slot = t.dims.(slot)
+  let is_known t ~slot = t.known.(slot)
+
+  let fits t dims =
+    let fits_axis axis size =
+      match t.signature.shape.(axis) with
+      | Model.Fixed fixed -> size = fixed
+      | Dynamic _ -> size >= 0 && size <= (max_dims t).(axis)
+    in
+    let rec fit_from axis = axis = Array.length dims || (fits_axis axis dims.(axis) && fit_from (axis + 1)) in
+    Array.length dims = Array.length (max_dims t) && fit_from 0
+
+  let set_dims t ~slot dims =
+    if not (fits t dims) then
+      invalid_arg
+        (Printf.sprintf "Sidecaml: %s cannot be [%s]" (View.to_string t.view)
+           (String.concat "," (List.map string_of_int (Array.to_list dims))));
+    Array.blit dims 0 t.dims.(slot) 0 (Array.length dims)
+
+  type any = View.any = Array : ('a, 'b, Bigarray.c_layout) Bigarray.Genarray.t -> any
+
+  let array t ~slot = View.array t.view ~slot ~dims:t.dims.(slot)
+
+  let make ~slots ~is_output (signature : Model.tensor) dtype max_dims =
+    let view = View.allocate ~slots ~is_output signature dtype ~max_dims in
+    { view; signature; dims = Array.init slots (fun _ -> Array.copy max_dims); known = Array.make slots true }
+end
+
+module type Engine = sig
+  val models : unit -> (Model.t list, Error.t) result
+  val describe : string -> (Model.t, Error.t) result
+
+  type t
+
+  val open_model : lock:Backend.lock -> string -> (t * Model.t, Error.t) result
+  val attach : t -> slots:int -> Tensor.t array -> (unit, Error.t) result
+  val run : t -> slot:int -> deadline_ns:int -> bool
+  val failure : t -> slot:int -> Error.t
+  val close : t -> unit
+end
+
+(* --- For engines --------------------------------------------------------------------------------------------------- *)
+
+(* Not the daemon's, which is a SHA-256: only equality counts. *)
+let fingerprint inputs outputs =
+  let text tensors = String.concat "\n" (List.map Model.tensor_to_string tensors) in
+  String.get_int64_le (Digest.string (text inputs ^ "\n\n" ^ text outputs)) 0
+
+let model ?(max_slots = Abi.max_slots) name ~engine ~inputs ~outputs : Model.t =
+  { name; engine; state = Ready; fingerprint = fingerprint inputs outputs; max_slots; inputs; outputs }
+
+let failed_model name ~engine error : Model.t =
+  let state = Model.Failed (snd (Error.to_number error)) in
+  { name; engine; state; fingerprint = 0L; max_slots = Abi.max_slots; inputs = []; outputs = [] }
+
+let unknown_model name ~known =
+  let message = Printf.sprintf "no model is called %s: %s" (Nearest.quoted name) (Nearest.sentence name known) in
+  Error.Rejected { code = Unknown_model; message }
+
+let not_loaded name problem =
+  let message = Printf.sprintf "model %s could not be loaded: %s" (Nearest.quoted name) problem in
+  Error.Rejected { code = Model_failed; message }
+
+let ( let* ) = Result.bind
+
+(* What the dimensions of a request's inputs make of its outputs. *)
+module Shapes = struct
+  type t = {
+    signature : Core.signature;
+    inputs : int;
+    is_fixed : bool; (* nothing ever changes *)
+    stale : bool array; (* of each slot: its inputs' dims were set since the last look *)
+    failures : Error.t option array;
+  }
+
+  let described (tensor : Tensor.t) =
+    let size = function Model.Fixed size -> size | Dynamic _ -> -1 in
+    let name = function Model.Fixed _ -> "" | Dynamic name -> name in
+    let shape = tensor.signature.shape in
+    (tensor.signature.name, Array.map size shape, Array.map name shape)
+
+  let make ~slots tensors =
+    let is_dynamic (tensor : Tensor.t) = View.is_dynamic tensor.view in
+    {
+      signature = Array.map described tensors;
+      inputs = List.length (List.filter (fun tensor -> not (Tensor.is_output tensor)) (Array.to_list tensors));
+      is_fixed = not (List.exists is_dynamic (Array.to_list tensors));
+      stale = Array.make slots true;
+      failures = Array.make slots None;
+    }
+
+  let look t tensors slot =
+    let rows = Array.map (fun (tensor : Tensor.t) -> tensor.dims.(slot)) tensors in
+    let known = Array.make (Array.length tensors) true in
+    let message = Core.request_dims t.inputs t.signature rows known in
+    Array.iteri (fun i (tensor : Tensor.t) -> tensor.known.(slot) <- known.(i)) tensors;
+    t.failures.(slot) <- (if message = "" then None else Some (Rejected { code = Bad_dims; message }));
+    t.stale.(slot) <- false
+
+  (* None when the request's dims are as they must be. *)
+  let failure t tensors slot =
+    if t.is_fixed then None
+    else begin
+      if t.stale.(slot) then look t tensors slot;
+      t.failures.(slot)
+    end
+end
+
+(* The ring of tickets without a second process: slots are used in turn, and hold an answer from submit to release. *)
+module Requests (E : Engine) = struct
+  type state = Free | Answered | Failed
+
+  type t = {
+    engine : E.t;
+    tensors : Tensor.t array;
+    shapes : Shapes.t;
+    slots : int;
+    states : state array;
+    mutable next : int;
+    mutable is_open : bool;
+    mutable all_stamps : bool;
+    stamps : int array array; (* of each slot: submitted, seen, started, finished *)
+    taken : bool Atomic.t; (* some thread is in a call *)
+  }
+
+  (* --- Open and close ---------------------------------------------------------------------------------------------- *)
+
+  let models ~socket:_ ~timeout_ns:_ = E.models ()
+  let describe ~socket:_ ~timeout_ns:_ name = E.describe name
+
+  let unsupported (tensor : Model.tensor) =
+    let message = Printf.sprintf "tensor '%s' has an element type that no Bigarray carries: %s" tensor.name tensor.dtype in
+    Error (Error.Rejected { code = Unsupported; message })
+
+  let rec make_tensors ~slots made = function
+    | [] -> Ok (Array.of_list (List.rev made))
+    | (is_output, (signature : Model.tensor), max_dims) :: rest -> (
+        match Dtype.of_name signature.dtype with
+        | None -> unsupported signature
+        | Some dtype -> make_tensors ~slots (Tensor.make ~slots ~is_output signature dtype max_dims :: made) rest)
+
+  let tensors_of (model : Model.t) ~slots ~dims =
+    let* max_dims = Maxima.bind model dims in
+    let* bytes = Maxima.bytes ~slots model max_dims in
+    let inputs = List.map (fun tensor -> (false, tensor)) model.inputs in
+    let outputs = List.map (fun tensor -> (true, tensor)) model.outputs in
+    let described = List.map2 (fun (is_output, tensor) dims -> (is_output, tensor, dims)) (inputs @ outputs) max_dims in
+    try make_tensors ~slots [] described
+    with Out_of_memory ->
+      let message = Printf.sprintf "model '%s' needs %d bytes for its tensors, which the machine has not" model.name bytes in
+      Error (Error.Rejected { code = No_memory; message })
+
+  let prepare engine (model : Model.t) ~slots ~dims =
+    let* tensors = tensors_of model ~slots ~dims in
+    let* () = E.attach engine ~slots tensors in
+    let requests =
+      {
+        engine;
+        tensors;
+        shapes = Shapes.make ~slots tensors;
+        slots;
+        states = Array.make slots Free;
+        next = 0;
+        is_open = true;
+        all_stamps = false;
+        stamps = Array.init slots (fun _ -> Array.make 4 0);
+        taken = Atomic.make false;
+      }
+    in
+    let views = Array.map (fun (t : Tensor.t) -> t.view) tensors in
+    Ok ({ requests; model; views; slots } : t Transport.opened)
+
+  let too_many (model : Model.t) slots =
+    let message =
+      Printf.sprintf "model '%s' allows %d slots a channel and %d were asked for: ask for fewer, or raise its max_slots"
+        model.name model.max_slots slots
+    in
+    Error (Error.Rejected { code = Too_many_slots; message })
+
+  let open_model ~socket:_ ~timeout_ns:_ ~slots ~dims ~policy:_ ~lock name =
+    let* engine, model = E.open_model ~lock name in
+    let opened = if slots > model.max_slots then too_many model slots else prepare engine model ~slots ~dims in
+    if Result.is_error opened then E.close engine;
+    opened
+
+  (* --- One call at a time ------------------------------------------------------------------------------------------ *)
+
+  (* 0 when the caller is in, and has to leave again. *)
+  let enter t =
+    if Atomic.exchange t.taken true then Transport.taken
+    else if t.is_open then 0
+    else begin
+      Atomic.set t.taken false;
+      Transport.closed
+    end
+
+  let leave t = Atomic.set t.taken false
+
+  let close t =
+    let entered = enter t in
+    if entered = Transport.taken then entered
+    else begin
+      if entered = 0 then begin
+        t.is_open <- false;
+        E.close t.engine;
+        Array.iter (fun (tensor : Tensor.t) -> View.clear tensor.view) t.tensors;
+        leave t
+      end;
+      0
+    end
+
+  let is_open t = t.is_open
+
+  (* --- Running ----------------------------------------------------------------------------------------------------- *)
+
+  let run_slot t slot deadline =
+    let stamps = t.stamps.(slot) in
+    let started = Core.now_ns () in
+    stamps.(0) <- (if t.all_stamps then started else 0);
+    stamps.(1) <- stamps.(0);
+    stamps.(2) <- started;
+    t.states.(slot) <- Free;
+    let succeeded =
+      Shapes.failure t.shapes t.tensors slot = None && E.run t.engine ~slot ~deadline_ns:deadline
+    in
+    t.states.(slot) <- (if succeeded then Answered else Failed);
+    stamps.(3) <- Core.now_ns ()
+
+  let run_in_turn t deadline =
+    let slot = t.next in
+    if t.states.(slot) <> Free then -Abi.error_full
+    else
+      match run_slot t slot deadline with
+      | () ->
+          t.next <- (if slot + 1 = t.slots then 0 else slot + 1);
+          slot
+      | exception exn ->
+          let backtrace = Printexc.get_raw_backtrace () in
+          leave t;
+          Printexc.raise_with_backtrace exn backtrace
+
+  let failure t slot =
+    match Shapes.failure t.shapes t.tensors slot with Some error -> error | None -> E.failure t.engine ~slot
+
+  (* A failure is told once, and leaves the slot free. *)
+  let outcome t slot =
+    match t.states.(slot) with
+    | Answered -> 0
+    | Free -> -Abi.error_invalid
+    | Failed ->
+        t.states.(slot) <- Free;
+        -fst (Error.to_number (failure t slot))
+
+  let run t deadline =
+    let entered = enter t in
+    if entered < 0 then entered
+    else begin
+      t.states.(0) <- Free;
+      let result = run_in_turn t deadline in
+      let result = if result = 0 then outcome t 0 else result in
+      leave t;
+      result
+    end
+
+  let submit t deadline =
+    let entered = enter t in
+    if entered < 0 then entered
+    else begin
+      let slot = run_in_turn t deadline in
+      leave t;
+      slot
+    end
+
+  let claim t =
+    let entered = enter t in
+    if entered < 0 then entered
+    else begin
+      let slot = if t.states.(t.next) = Free then t.next else -Abi.error_full in
+      leave t;
+      slot
+    end
+
+  let await t slot _deadline =
+    let entered = enter t in
+    if entered < 0 then entered
+    else begin
+      let result = outcome t slot in
+      leave t;
+      result
+    end
+
+  let poll = await
+
+  let free t slot ~is_held =
+    let entered = enter t in
+    if entered < 0 then entered
+    else begin
+      let held = is_held t.states.(slot) in
+      if held then t.states.(slot) <- Free;
+      leave t;
+      if held then 0 else -Abi.error_invalid
+    end
+
+  let release t slot = free t slot ~is_held:(fun state -> state = Answered)
+  let abandon t slot = free t slot ~is_held:(fun state -> state <> Free)
+
+  (* --- Beside them ------------------------------------------------------------------------------------------------- *)
+
+  let set_dims t slot tensor dims =
+    let entered = enter t in
+    if entered < 0 then entered
+    else begin
+      let tensor = t.tensors.(tensor) in
+      let fits = Tensor.fits tensor dims in
+      if fits then begin
+        Tensor.set_dims tensor ~slot dims;
+        t.shapes.stale.(slot) <- true
+      end;
+      leave t;
+      if fits then 0 else -Abi.error_bad_dims
+    end
+
+  (* Also from within a run: an engine may be OCaml code that looks its tensors up by name. *)
+  let get_dims t slot tensor dims =
+    if not t.is_open then Transport.closed
+    else begin
+      let current = Tensor.dims t.tensors.(tensor) ~slot in
+      Array.blit current 0 dims 0 (Array.length current);
+      Array.length current
+    end
+
+  let message t slot = snd (Error.to_number (failure t slot))
+
+  let set_stamps t all =
+    if t.is_open then begin
+      t.all_stamps <- all;
+      0
+    end
+    else Transport.closed
+
+  let stamps t slot four =
+    if t.is_open then begin
+      Array.blit t.stamps.(slot) 0 four 0 4;
+      0
+    end
+    else Transport.closed
+
+  let gone _ = None
+end
+
+module Make (E : Engine) = struct
+  module Requests = Requests (E)
+  include Channel.Make (Requests)
+
+  let engine t = t.requests.Requests.engine
+end

@@ -1,0 +1,51 @@
+let largest_dim = 1 lsl 40
+let largest_bytes = 1 lsl 47
+
+let rejected code format = Printf.ksprintf (fun message -> Error (Error.Rejected { code; message })) format
+let bad_dims format = rejected Error.Bad_dims format
+let quoted = Nearest.quoted
+
+let check_maximum names (name, most) =
+  if not (List.mem name names) then
+    bad_dims "no dimension of the model is called %s: %s" (quoted name) (Nearest.sentence name names)
+  else if most < 1 || most > largest_dim then
+    bad_dims "dimension %s: expected a maximum from 1 to %d, got %d" (quoted name) largest_dim most
+  else Ok ()
+
+let rec first_error check = function
+  | [] -> Ok ()
+  | item :: rest -> ( match check item with Ok () -> first_error check rest | Error _ as e -> e)
+
+let check_all_given names dims =
+  match List.filter (fun name -> not (List.mem_assoc name dims)) names with
+  | [] -> Ok ()
+  | missing ->
+      bad_dims "dimension %s of the model is dynamic: give its maximum in `dims` at open"
+        (String.concat ", " (List.map quoted missing))
+
+let check model dims =
+  match (Model.dynamic_dims model, dims) with
+  | [], (name, _) :: _ -> bad_dims "the model has no dynamic dimension: `dims` must be empty, got %s" (quoted name)
+  | names, _ -> (
+      match first_error (check_maximum names) dims with Ok () -> check_all_given names dims | Error _ as e -> e)
+
+let maximum dims = function Model.Fixed size -> size | Model.Dynamic name -> List.assoc name dims
+
+let bind (model : Model.t) dims =
+  let of_tensor (tensor : Model.tensor) = Array.map (maximum dims) tensor.shape in
+  Result.map (fun () -> List.map of_tensor (model.inputs @ model.outputs)) (check model dims)
+
+(* Saturates, so that no product wraps. *)
+let product a b = if a = 0 || b <= largest_bytes / a then a * b else largest_bytes
+
+let tensor_bytes (tensor : Model.tensor) max_dims =
+  let element = match Dtype.of_name tensor.dtype with Some (Any dtype) -> Dtype.bytes dtype | None -> 1 in
+  Array.fold_left product element max_dims
+
+let bytes ~slots (model : Model.t) max_dims =
+  let add sum tensor dims = min largest_bytes (sum + product slots (tensor_bytes tensor dims)) in
+  let sum = List.fold_left2 add 0 (model.inputs @ model.outputs) max_dims in
+  if sum < largest_bytes then Ok sum
+  else
+    rejected Error.No_memory "model %s with %d slots needs more memory than there is: ask for fewer slots or smaller dims"
+      (quoted model.name) slots

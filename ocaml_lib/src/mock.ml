@@ -1,0 +1,111 @@
+(* Recursive, because what answers for a model is given the channel that its inputs are read from. *)
+module rec Engine : sig
+  include In_process.Engine
+
+  val serve : Model.t -> (Base.t -> slot:int -> (unit, Error.t) result) -> unit
+  val withdraw : string -> unit
+  val belongs_to : t -> Base.t -> unit
+  val output : t -> string -> In_process.Tensor.t option
+end = struct
+  module Names = Map.Make (String)
+  module Tensor = In_process.Tensor
+
+  type answer = Base.t -> slot:int -> (unit, Error.t) result
+
+  type t = {
+    answer : answer;
+    mutable channel : Base.t option;
+    mutable tensors : Tensor.t array;
+    mutable failures : Error.t array; (* of each slot's last run *)
+  }
+
+  (* --- What is served -------------------------------------------------------------------------------------------- *)
+
+  (* One immutable value: threads may serve and open at any time. *)
+  let served : (Model.t * answer) Names.t ref = ref Names.empty
+
+  let serve (model : Model.t) answer = served := Names.add model.name (model, answer) !served
+  let withdraw name = served := Names.remove name !served
+  let models () = Ok (List.map (fun (_, (model, _)) -> model) (Names.bindings !served))
+
+  let find name =
+    match Names.find_opt name !served with
+    | Some found -> Ok found
+    | None -> Error (In_process.unknown_model name ~known:(List.map fst (Names.bindings !served)))
+
+  let describe name = Result.map fst (find name)
+
+  (* --- One channel ----------------------------------------------------------------------------------------------- *)
+
+  let open_model ~lock:_ name =
+    let opened (model, answer) = ({ answer; channel = None; tensors = [||]; failures = [||] }, model) in
+    Result.map opened (find name)
+
+  let attach t ~slots tensors =
+    t.tensors <- tensors;
+    t.failures <- Array.make slots Error.Timeout;
+    Ok ()
+
+  let belongs_to t channel = t.channel <- Some channel
+
+  (* Anew for each run: the run before may have set others. *)
+  let forget_output_dims t slot =
+    Array.iter
+      (fun tensor ->
+        if Tensor.is_output tensor && not (Tensor.is_known tensor ~slot) then
+          Tensor.set_dims tensor ~slot (Tensor.max_dims tensor))
+      t.tensors
+
+  let run t ~slot ~deadline_ns:_ =
+    forget_output_dims t slot;
+    match t.answer (Option.get t.channel) ~slot with
+    | Ok () -> true
+    | Error e ->
+        t.failures.(slot) <- e;
+        false
+
+  let failure t ~slot = t.failures.(slot)
+  let close _ = ()
+
+  let output t name =
+    let is_it tensor = Tensor.is_output tensor && (Tensor.signature tensor).name = name in
+    List.find_opt is_it (Array.to_list t.tensors)
+end
+
+and Base : sig
+  include Backend.S
+
+  val engine : t -> Engine.t
+end =
+  In_process.Make (Engine)
+
+include Base
+
+let open_model ?socket ?timeout_ns ?slots ?dims ?policy ?lock name =
+  let opened = Base.open_model ?socket ?timeout_ns ?slots ?dims ?policy ?lock name in
+  Result.iter (fun t -> Engine.belongs_to (Base.engine t) t) opened;
+  opened
+
+include Opening.Make (struct
+  type t = Base.t
+
+  let open_model = open_model
+  let close = close
+end)
+
+(* --- Serving ------------------------------------------------------------------------------------------------------ *)
+
+let check_dtype (tensor : Model.tensor) =
+  if Dtype.of_name tensor.dtype = None then
+    invalid_arg (Printf.sprintf "Sidecaml.Mock.serve: tensor %S: there is no dtype %S" tensor.name tensor.dtype)
+
+let serve ?max_slots ~inputs ~outputs name answer =
+  List.iter check_dtype (inputs @ outputs);
+  Engine.serve (In_process.model ?max_slots name ~engine:"mock" ~inputs ~outputs) answer
+
+let withdraw = Engine.withdraw
+
+let set_output_dims ?(slot = 0) t name dims =
+  match Engine.output (Base.engine t) name with
+  | Some tensor -> In_process.Tensor.set_dims tensor ~slot dims
+  | None -> invalid_arg (Printf.sprintf "Sidecaml.Mock.set_output_dims: model %S has no output %S" (model t).name name)

@@ -1,0 +1,40 @@
+(** Models that are OCaml functions, for tests: no daemon, no inference library.
+
+    {[
+      let () =
+        let inputs = [ { Sidecaml.Model.name = "image"; dtype = "float32"; shape = [| Fixed 1; Fixed 64 |] } ] in
+        let outputs = [ { Sidecaml.Model.name = "scores"; dtype = "float32"; shape = [| Fixed 1; Fixed 10 |] } ] in
+        Sidecaml.Mock.serve "digits" ~inputs ~outputs (fun m ~slot ->
+            let x = Sidecaml.Mock.input2 ~slot m "image" Float32 in
+            Bigarray.Array2.fill (Sidecaml.Mock.output2 ~slot m "scores" Float32) x.{0, 0};
+            Ok ())
+    ]}
+
+    Everything else is as {!In_process} says. *)
+
+include Backend.S
+
+val serve :
+  ?max_slots:int ->
+  inputs:Model.tensor list ->
+  outputs:Model.tensor list ->
+  string ->
+  (t -> slot:int -> (unit, Error.t) result) ->
+  unit
+(** [serve name ~inputs ~outputs answer] makes a model known, in place of one of that name; channels that are open keep
+    what they have. [answer t ~slot] stands for a run: it reads the inputs of the slot and writes its outputs, through
+    the functions of this module; no others of them may be called on [t]. An [Error _] is what the call then returns,
+    whichever it is. An exception goes through to the caller, and the request is given up. Before each run, outputs have
+    the dimensions that the inputs' names tell, or else the largest.
+
+    Raises [Invalid_argument] for a dtype that {!Dtype.of_name} does not know.
+
+    @param max_slots most slots of a channel. Default: 1024. *)
+
+val set_output_dims : ?slot:int -> t -> string -> int array -> unit
+(** [set_output_dims ~slot t name dims] says, in a run, how large an output comes out.
+
+    Raises [Invalid_argument] for a name that the model does not have, and for [dims] that do not fit. *)
+
+val withdraw : string -> unit
+(** [withdraw name] forgets a model. *)

@@ -1,0 +1,29 @@
+(* What follows from one way to open a channel. *)
+
+module Make (O : sig
+  type t
+
+  val open_model :
+    ?socket:string ->
+    ?timeout_ns:int ->
+    ?slots:int ->
+    ?dims:(string * int) list ->
+    ?policy:Backend.policy ->
+    ?lock:Backend.lock ->
+    string ->
+    (t, Error.t) result
+
+  val close : t -> unit
+end) =
+struct
+  let open_model_exn ?socket ?timeout_ns ?slots ?dims ?policy ?lock name =
+    Error.get_exn (O.open_model ?socket ?timeout_ns ?slots ?dims ?policy ?lock name)
+
+  let with_channel t f = Fun.protect ~finally:(fun () -> O.close t) (fun () -> f t)
+
+  let with_model ?socket ?timeout_ns ?slots ?dims ?policy ?lock name f =
+    Result.map (fun t -> with_channel t f) (O.open_model ?socket ?timeout_ns ?slots ?dims ?policy ?lock name)
+
+  let with_model_exn ?socket ?timeout_ns ?slots ?dims ?policy ?lock name f =
+    with_channel (open_model_exn ?socket ?timeout_ns ?slots ?dims ?policy ?lock name) f
+end

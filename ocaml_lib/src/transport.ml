@@ -1,0 +1,49 @@
+(* What a backend does with a channel's requests, in numbers: 0 or more, or the negative of an error's code, [closed] or
+   [taken]. [Channel.Make] makes of it what programs see. None of the functions from [run] on allocates when it
+   succeeds. *)
+
+(* Results beside the errors' codes. *)
+let closed = Core.closed ()
+let taken = Core.taken ()
+
+type 'a opened = { requests : 'a; model : Model.t; views : View.t array; slots : int }
+
+module type S = sig
+  type t
+
+  val models : socket:string option -> timeout_ns:int -> (Model.t list, Error.t) result
+  val describe : socket:string option -> timeout_ns:int -> string -> (Model.t, Error.t) result
+
+  val open_model :
+    socket:string option ->
+    timeout_ns:int ->
+    slots:int ->
+    dims:(string * int) list ->
+    policy:Backend.policy ->
+    lock:Backend.lock ->
+    string ->
+    (t opened, Error.t) result
+
+  val close : t -> int
+  val is_open : t -> bool
+
+  val run : t -> int -> int
+  (* Until a deadline in ns, or 0: on a channel with one slot, whose answer is released first. When it raises, which
+     only signal handlers and the model's own OCaml code may cause, the request is given up. *)
+
+  val claim : t -> int
+  val submit : t -> int -> int
+  val await : t -> int -> int -> int
+  val poll : t -> int -> int -> int
+  val release : t -> int -> int
+  val abandon : t -> int -> int
+
+  val set_dims : t -> int -> int -> int array -> int
+  (* Of (slot, tensor): [invalid] under a request, or for dims that the tensor has no room for. *)
+
+  val get_dims : t -> int -> int -> int array -> int
+  val message : t -> int -> string
+  val set_stamps : t -> bool -> int
+  val stamps : t -> int -> int array -> int
+  val gone : t -> string option
+end

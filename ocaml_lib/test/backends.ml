@@ -1,0 +1,57 @@
+module type S = sig
+  include Sidecaml.Backend.S
+
+  val label : string
+  val socket : unit -> string
+  val computes : string -> bool
+  val too_large : Sidecaml.Error.code
+end
+
+module Daemon = struct
+  include Sidecaml
+
+  let label = "daemon"
+  let socket = Support.Daemon.shared
+  let computes _ = true
+  let too_large = Sidecaml.Error.Limit
+end
+
+module In_process = struct
+  include Sidecaml_ffi
+
+  let label = "in process"
+
+  (* The files are those that the daemon serves. *)
+  let registered =
+    lazy
+      (let folder = Filename.dirname (Support.Daemon.shared ()) in
+       let register file =
+         if Filename.check_suffix file ".onnx" then
+           register (Filename.chop_suffix file ".onnx") ~path:(Filename.concat folder file)
+       in
+       Array.iter register (Sys.readdir folder))
+
+  let socket () =
+    Lazy.force registered;
+    "no socket"
+
+  let computes _ = true
+  let too_large = Sidecaml.Error.No_memory
+end
+
+module Mock = struct
+  include Sidecaml.Mock
+
+  let label = "mock"
+  let served = lazy (Mock_models.serve ())
+
+  let socket () =
+    Lazy.force served;
+    "no socket"
+
+  (* How long a matrix product takes is nothing to imitate. *)
+  let computes name = name <> "slow"
+  let too_large = Sidecaml.Error.No_memory
+end
+
+let all = [ (module Daemon : S); (module In_process); (module Mock) ]

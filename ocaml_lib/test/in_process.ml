@@ -1,0 +1,258 @@
+(* What only the in-process backend does: its files, its library, runs that a deadline ends; and that it gives the
+   daemon's bits and says what the daemon says. *)
+
+open Bigarray
+open Check
+module Ffi = Sidecaml_ffi
+
+(* The models that the shared daemon has. *)
+let registered () = ignore (Backends.In_process.socket ())
+
+let with_registered ?dims ?lock name f =
+  registered ();
+  Ffi.with_model_exn ?dims ?lock name f
+
+(* --- The same bits ------------------------------------------------------------------------------------------------ *)
+
+let bits_of row_of_output = List.init 10 (fun i -> Int32.bits_of_float row_of_output.{i})
+
+module Answers (B : Backends.S) = struct
+  (* Of random rows, so many a call. *)
+  let to_rows state counts =
+    B.with_model_exn ~socket:(B.socket ()) ~dims:[ ("N", 8) ] "dynamic_mlp" @@ fun m ->
+    let answer n =
+      B.set_dims m "x" [| n; 64 |];
+      let x = B.input2 m "x" Float32 in
+      for i = 0 to n - 1 do
+        for j = 0 to 63 do
+          x.{i, j} <- Random.State.float state 2. -. 1.
+        done
+      done;
+      B.run_exn m;
+      let y = B.output2 m "y" Float32 in
+      List.concat (List.init n (fun i -> bits_of (Array2.slice_left y i)))
+    in
+    List.map answer counts
+end
+
+module From_daemon = Answers (Backends.Daemon)
+module From_here = Answers (Backends.In_process)
+
+let its_answers_have_the_daemons_bits =
+  property "its answers have the daemon's bits" ~count:20
+    QCheck2.Gen.(pair int (list_size (int_range 1 10) (int_range 1 8)))
+    (fun (seed, counts) ->
+      let state () = Random.State.make [| seed |] in
+      From_daemon.to_rows (state ()) counts = From_here.to_rows (state ()) counts)
+
+(* --- The same words ------------------------------------------------------------------------------------------------- *)
+
+module Failures (B : Backends.S) = struct
+  let text what = function Ok _ -> Alcotest.failf "%s: %s: no failure" B.label what | Error e -> Error.to_string e
+  let open_model ?slots ?dims name = B.open_model ~socket:(B.socket ()) ?slots ?dims name
+
+  let of_run ?dims name prepare =
+    B.with_model_exn ~socket:(B.socket ()) ?dims name @@ fun m ->
+    prepare m;
+    text name (B.run m)
+
+  let in_a_kernel () = of_run "fails_inside" (fun m -> Array1.fill (B.input1 m "shape" Int64) 4L)
+
+  let of_dims () =
+    of_run ~dims:[ ("N", 8) ] "same_rows" (fun m ->
+        B.set_dims m "a" [| 2; 2 |];
+        B.set_dims m "b" [| 3; 2 |])
+
+  let of_room () =
+    of_run ~dims:[ ("count", 2) ] "data_dependent" (fun m -> Array1.fill (B.input1 m "x" Float32) 1.)
+
+  let of_time () =
+    B.with_model_exn ~socket:(B.socket ()) "slow" @@ fun m ->
+    Array0.set (B.input0 m "n" Int64) 20_000L;
+    text "slow" (B.run_for m ~timeout_ns:5_000_000)
+
+  let all () =
+    [
+      ("in a kernel", in_a_kernel ());
+      ("of dims", of_dims ());
+      ("of room", of_room ());
+      ("of time", of_time ());
+      ("an unknown model", text "digitz" (open_model "digitz"));
+      ("no dims", text "no dims" (open_model "dynamic_mlp"));
+      ("unknown dims", text "K" (open_model ~dims:[ ("N", 1); ("K", 2) ] "dynamic_mlp"));
+      ("dims for none", text "K" (open_model ~dims:[ ("K", 2) ] "digits"));
+      ("a dim of 0", text "0" (open_model ~dims:[ ("N", 0) ] "dynamic_mlp"));
+    ]
+end
+
+module Daemons_failures = Failures (Backends.Daemon)
+module Own_failures = Failures (Backends.In_process)
+
+let it_says_what_the_daemon_says () =
+  Alcotest.(check (list (pair string string))) "failures" (Daemons_failures.all ()) (Own_failures.all ())
+
+(* --- Files ------------------------------------------------------------------------------------------------------------ *)
+
+let in_folder f =
+  let folder = Filename.temp_file "sidecaml-files" "" in
+  Sys.remove folder;
+  Unix.mkdir folder 0o700;
+  let remove () =
+    Array.iter (fun name -> Sys.remove (Filename.concat folder name)) (Sys.readdir folder);
+    Unix.rmdir folder
+  in
+  Fun.protect ~finally:remove (fun () -> f (Filename.concat folder))
+
+let write path text =
+  let channel = open_out_bin path in
+  Fun.protect ~finally:(fun () -> close_out channel) (fun () -> output_string channel text)
+
+let of_daemon name = Filename.concat (Filename.dirname (Support.Daemon.shared ())) (name ^ ".onnx")
+
+let read path =
+  let channel = open_in_bin path in
+  Fun.protect ~finally:(fun () -> close_in channel) (fun () -> really_input_string channel (in_channel_length channel))
+
+let a_path_is_a_name () =
+  let path = of_daemon "digits" in
+  Ffi.with_model_exn path @@ fun m ->
+  Alcotest.(check string) "name" path (Ffi.model m).name;
+  Array2.fill (Ffi.input2 m "image" Float32) 1.;
+  ok "run" (Ffi.run m);
+  Alcotest.(check (float 0.)) "answer" 2. (Ffi.output2 m "scores" Float32).{0, 9}
+
+let files_that_are_no_models_are_explained () =
+  in_folder @@ fun path ->
+  let refused name parts =
+    rejected name (Ffi.open_model (path name)) Model_failed (("model '" ^ path name ^ "' could not be loaded: ") :: parts)
+  in
+  refused "missing.onnx" [ "missing.onnx cannot be read: No such file or directory" ];
+  write (path "empty.onnx") "";
+  refused "empty.onnx" [ "empty.onnx is empty: expected an ONNX file" ];
+  write (path "text.onnx") "this is no model";
+  refused "text.onnx" [ "text.onnx could not be loaded as an ONNX model"; "Protobuf parsing failed" ];
+  rejected "a folder" (Ffi.open_model (Filename.dirname (path "") ^ "/")) Model_failed [ "is a directory" ];
+  let whole = read (of_daemon "dynamic_mlp") in
+  write (path "cut.onnx") (String.sub whole 0 (String.length whole / 2));
+  refused "cut.onnx" [ "Protobuf parsing failed" ];
+  write (path "whole.onnx") whole;
+  Ffi.with_model_exn ~dims:[ ("N", 1) ] (path "whole.onnx") (fun m -> ok "the next one" (Ffi.run m))
+
+let a_file_that_changed_is_loaded_again () =
+  in_folder @@ fun path ->
+  let file = path "model.onnx" in
+  let replace name =
+    write (path "new") (read (of_daemon name));
+    Sys.rename (path "new") file
+  in
+  let first_input m = (List.hd (Ffi.model m).inputs).name in
+  replace "digits";
+  Ffi.with_model_exn file @@ fun before ->
+  Alcotest.(check string) "the first" "image" (first_input before);
+  replace "every_rank";
+  Ffi.with_model_exn file (fun m -> Alcotest.(check string) "the next" "x0" (first_input m));
+  Array2.fill (Ffi.input2 before "image" Float32) 1.;
+  ok "the first still runs" (Ffi.run before)
+
+let models_that_fail_are_listed_with_the_reason () =
+  in_folder @@ fun path ->
+  write (path "empty.onnx") "";
+  registered ();
+  Ffi.register "empty" ~path:(path "empty.onnx");
+  let state (m : Sidecaml.Model.t) = if m.name = "empty" then Some m.state else None in
+  (match List.filter_map state (Ffi.models_exn ()) with
+  | [ Failed why ] -> mentions "reason" why [ "empty.onnx is empty" ]
+  | _ -> Alcotest.fail "not listed as failed");
+  Ffi.forget "empty"
+
+(* --- Deadlines, locks, threads ---------------------------------------------------------------------------------------- *)
+
+let a_deadline_ends_a_run_and_the_next_call_works () =
+  List.iter
+    (fun lock ->
+      with_registered ~lock "slow" @@ fun m ->
+      let work n = Array0.set (Ffi.input0 m "n" Int64) n in
+      for _ = 1 to 5 do
+        work 20_000L;
+        fails "the long one" Timeout (Ffi.run_for m ~timeout_ns:3_000_000);
+        work 2_000L;
+        ok "the next" (Ffi.run_for m ~timeout_ns:(60 * second_ns));
+        Alcotest.(check (float 0.)) "answer" 1. (Ffi.output2 m "y" Float32).{0, 80}
+      done)
+    [ `Hold; `Release ]
+
+(* How often this thread got the lock while another was in its call. *)
+let turns_during lock =
+  with_registered ~lock "slow" @@ fun m ->
+  Array0.set (Ffi.input0 m "n" Int64) 20_000L;
+  let begun = ref false and finished = ref false and turns = ref 0 in
+  let call () =
+    begun := true;
+    Ffi.run_exn m;
+    finished := true
+  in
+  let caller = Thread.create call () in
+  until "begun" (fun () -> !begun);
+  while not !finished do
+    incr turns;
+    Thread.yield ()
+  done;
+  Thread.join caller;
+  !turns
+
+let release_lets_others_run () = Alcotest.(check bool) "turns" true (turns_during `Release > 3)
+
+let a_channel_in_use_is_refused () =
+  with_registered ~lock:`Release "slow" @@ fun m ->
+  Array0.set (Ffi.input0 m "n" Int64) 20_000L;
+  let finished = ref false in
+  let caller = Thread.create (fun () -> Ffi.run_exn m; finished := true) () in
+  let refused call =
+    match call () with () -> false | exception Invalid_argument text -> contains text "one thread at a time"
+  in
+  until "a second call is refused" (fun () -> !finished || refused (fun () -> ignore (Ffi.poll m 0)));
+  Alcotest.(check bool) "so is close" true (!finished || refused (fun () -> Ffi.close m));
+  Thread.join caller;
+  Array0.set (Ffi.input0 m "n" Int64) 0L;
+  ok "and the channel serves on" (Ffi.run m)
+
+let threads_share_a_model () =
+  registered ();
+  Threads.in_threads 4 (fun i ->
+      Ffi.with_model_exn ~lock:`Release "digits" @@ fun m ->
+      let x = Ffi.input2 m "image" Float32 and y = Ffi.output2 m "scores" Float32 in
+      for call = 1 to 500 do
+        let value = float_of_int ((i * 1000) + call) in
+        Array2.fill x value;
+        Ffi.run_exn m;
+        if y.{0, 5} <> 2. *. value then failwith "another thread's answer"
+      done)
+
+(* --- The library ------------------------------------------------------------------------------------------------------ *)
+
+let one_library_is_in_use () =
+  match Ffi.library () with
+  | Error e -> Alcotest.fail (Error.to_string e)
+  | Ok (version, path) ->
+      mentions "version" version [ "1." ];
+      ok "the same one again" (Ffi.use_library path);
+      rejected "another" (Ffi.use_library "/nonexistent/libonnxruntime.so") Invalid
+        [ "/nonexistent/libonnxruntime.so was asked for"; path; "a process has one ONNX Runtime" ]
+
+let tests =
+  [
+    ( "in process only",
+      [
+        its_answers_have_the_daemons_bits;
+        case "it says what the daemon says" it_says_what_the_daemon_says;
+        case "a path is a name" a_path_is_a_name;
+        case "files that are no models are explained" files_that_are_no_models_are_explained;
+        case "a file that changed is loaded again" a_file_that_changed_is_loaded_again;
+        case "models that fail are listed with the reason" models_that_fail_are_listed_with_the_reason;
+        case "a deadline ends a run and the next call works" a_deadline_ends_a_run_and_the_next_call_works;
+        case "release lets others run" release_lets_others_run;
+        case "a channel in use is refused" a_channel_in_use_is_refused;
+        case "threads share a model" threads_share_a_model;
+        case "one library is in use" one_library_is_in_use;
+      ] );
+  ]

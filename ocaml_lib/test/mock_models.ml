@@ -1,0 +1,111 @@
+(* The models of support/serve.py as OCaml functions: same names, signatures and answers. *)
+
+open Bigarray
+module Model = Sidecaml.Model
+module Mock = Sidecaml.Mock
+
+let tensor name dtype shape : Model.tensor = { name; dtype; shape = Array.of_list shape }
+let fixed sizes = List.map (fun size -> Model.Fixed size) sizes
+
+let digits () =
+  Mock.serve "digits"
+    ~inputs:[ tensor "image" "float32" (fixed [ 1; 64 ]) ]
+    ~outputs:[ tensor "scores" "float32" (fixed [ 1; 10 ]) ]
+    (fun m ~slot ->
+      let x = Mock.input2 ~slot m "image" Float32 in
+      let sum = ref 0. in
+      for i = 0 to 63 do
+        sum := !sum +. x.{0, i}
+      done;
+      Array2.fill (Mock.output2 ~slot m "scores" Float32) (!sum /. 32.);
+      Ok ())
+
+(* Every row's answer is its first element, so that equal rows have equal answers. *)
+let dynamic_mlp () =
+  Mock.serve "dynamic_mlp"
+    ~inputs:[ tensor "x" "float32" [ Dynamic "N"; Fixed 64 ] ]
+    ~outputs:[ tensor "y" "float32" [ Dynamic "N"; Fixed 10 ] ]
+    (fun m ~slot ->
+      let x = Mock.input2 ~slot m "x" Float32 and y = Mock.output2 ~slot m "y" Float32 in
+      for row = 0 to Array2.dim1 x - 1 do
+        Array1.fill (Array2.slice_left y row) x.{row, 0}
+      done;
+      Ok ())
+
+let blit m ~slot name (Sidecaml.Dtype.Any dtype) =
+  Genarray.blit (Mock.input ~slot m ("x" ^ name) dtype) (Mock.output ~slot m ("y" ^ name) dtype)
+
+let every_type () =
+  let suffixed (Sidecaml.Dtype.Any dtype as any) = ("_" ^ Sidecaml.Dtype.name dtype, any) in
+  let types = List.map suffixed Sidecaml.Dtype.all in
+  let tensors prefix =
+    List.map (fun (name, Sidecaml.Dtype.Any dtype) -> tensor (prefix ^ name) (Sidecaml.Dtype.name dtype) (fixed [ 2; 3 ])) types
+  in
+  Mock.serve "every_type" ~inputs:(tensors "x") ~outputs:(tensors "y") (fun m ~slot ->
+      List.iter (fun (name, any) -> blit m ~slot name any) types;
+      Ok ())
+
+let every_rank () =
+  let ranks = [ 0; 1; 2; 3; 4 ] in
+  let tensors prefix =
+    List.map (fun rank -> tensor (prefix ^ string_of_int rank) "float64" (fixed (List.init rank (fun _ -> 2)))) ranks
+  in
+  Mock.serve "every_rank" ~inputs:(tensors "x") ~outputs:(tensors "y") (fun m ~slot ->
+      List.iter (fun rank -> blit m ~slot (string_of_int rank) (Any Float64)) ranks;
+      Ok ())
+
+let data_dependent () =
+  Mock.serve "data_dependent"
+    ~inputs:[ tensor "x" "float32" (fixed [ 8 ]) ]
+    ~outputs:[ tensor "y" "int64" [ Fixed 1; Dynamic "count" ] ]
+    (fun m ~slot ->
+      let x = Mock.input1 ~slot m "x" Float32 in
+      let positions = List.filter (fun i -> x.{i} <> 0.) (List.init 8 Fun.id) in
+      let room = (Mock.output_dims ~slot m "y").(1) and count = List.length positions in
+      if count > room then Error (Rejected { code = Output_too_large; message = "no room" })
+      else begin
+        Mock.set_output_dims ~slot m "y" [| 1; count |];
+        let y = Mock.output2 ~slot m "y" Int64 in
+        List.iteri (fun i position -> y.{0, i} <- Int64.of_int position) positions;
+        Ok ()
+      end)
+
+let fails_inside () =
+  Mock.serve "fails_inside"
+    ~inputs:[ tensor "x" "float32" (fixed [ 6 ]); tensor "shape" "int64" (fixed [ 2 ]) ]
+    ~outputs:[ tensor "y" "float32" (fixed [ 6 ]) ]
+    (fun m ~slot ->
+      let x = Mock.input1 ~slot m "x" Float32 and shape = Mock.input1 ~slot m "shape" Int64 in
+      let y = Mock.output1 ~slot m "y" Float32 in
+      if Int64.mul shape.{0} shape.{1} <> 6L then Error (Rejected { code = Engine; message = "a Reshape that does not fit" })
+      else begin
+        let sum = ref 0. in
+        for i = 0 to 5 do
+          sum := !sum +. x.{i}
+        done;
+        for i = 0 to 5 do
+          y.{i} <- x.{i} +. !sum
+        done;
+        Ok ()
+      end)
+
+let same_rows () =
+  let rows name = tensor name "float32" [ Dynamic "N"; Fixed 2 ] in
+  Mock.serve "same_rows" ~inputs:[ rows "a"; rows "b" ] ~outputs:[ rows "y" ] (fun m ~slot ->
+      let a = Mock.input2 ~slot m "a" Float32 and b = Mock.input2 ~slot m "b" Float32 in
+      let y = Mock.output2 ~slot m "y" Float32 in
+      for row = 0 to Array2.dim1 y - 1 do
+        for column = 0 to 1 do
+          y.{row, column} <- a.{row, column} +. b.{row, column}
+        done
+      done;
+      Ok ())
+
+let serve () =
+  digits ();
+  dynamic_mlp ();
+  every_type ();
+  every_rank ();
+  data_dependent ();
+  fails_inside ();
+  same_rows ()
