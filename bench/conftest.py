@@ -24,7 +24,6 @@ from bench.settings import Choice, Settings, settle
 T = TypeVar("T")
 
 SETTINGS = pytest.StashKey[Settings]()
-CORES = pytest.StashKey[Cores]()
 MEASURED = pytest.StashKey[bool]()
 LATENCY_FIXTURE = "latencies"
 # Whose whole distributions are kept, for the plots.
@@ -58,7 +57,6 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     try:
         config.stash[SETTINGS] = settle(choice)
-        config.stash[CORES] = cores.choose()
     except BenchError as error:
         raise pytest.UsageError(str(error)) from error
 
@@ -83,9 +81,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in dropped]
 
 
-def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
     """Let pytest-benchmark's JSON say what ours says."""
-    machine_info["sidecaml"] = machine.record(config.stash[CORES], config.stash[SETTINGS])
+    machine_info["sidecaml"] = machine.lasting(cores.choose())
 
 
 @pytest.hookimpl(trylast=True)
@@ -109,9 +107,9 @@ def settings(request: pytest.FixtureRequest) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def pair(request: pytest.FixtureRequest) -> Cores:
-    """The two cores."""
-    return request.config.stash[CORES]
+def pair() -> Cores:
+    """The two cores; the end of the session where there is only one."""
+    return _or_exit(cores.choose)
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ BUSY_SAMPLE_S = 1.0
 
 
 def record(cores: Cores, settings: Settings) -> dict[str, Any]:
-    """Describe the machine as it is before measuring begins."""
+    """Describe the machine as it is before measuring begins, and what is measured."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
@@ -30,16 +30,24 @@ def record(cores: Cores, settings: Settings) -> dict[str, Any]:
         "rounds": settings.rounds,
         "calls": settings.calls,
         "budget_ns": settings.budget_ns,
-        "cpu": cpu_model(_text(Path("/proc/cpuinfo"))),
-        "virtual": "hypervisor" in _text(Path("/proc/cpuinfo")),
+        "load_average": [round(load, 2) for load in os.getloadavg()],
+        "busy_before": round(busy_share(BUSY_SAMPLE_S), 3),
+        "megahertz": megahertz(_text(Path("/proc/cpuinfo"))),
+        **lasting(cores),
+    }
+
+
+def lasting(cores: Cores) -> dict[str, Any]:
+    """Describe what is the same the next time: the machine, its settings, versions."""
+    cpuinfo = _text(Path("/proc/cpuinfo"))
+    return {
+        "cpu": cpu_model(cpuinfo),
+        "virtual": "hypervisor" in cpuinfo,
         "processors": os.cpu_count(),
         "caches": caches(cores.client),
         "governor": _text(CPU_FOLDER / f"cpu{cores.client}/cpufreq/scaling_governor") or UNKNOWN,
-        "frequency_khz": _text(CPU_FOLDER / f"cpu{cores.client}/cpufreq/scaling_cur_freq") or UNKNOWN,
         "huge_pages": chosen_word(_text(Path("/sys/kernel/mm/transparent_hugepage/enabled"))),
         "huge_pages_shared": chosen_word(_text(Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled"))),
-        "load_average": [round(load, 2) for load in os.getloadavg()],
-        "busy_before": round(busy_share(BUSY_SAMPLE_S), 3),
         "pinning": {"client": cores.client, "server": cores.server, "siblings": cores.siblings},
         "kernel": platform.release(),
         "libc": " ".join(platform.libc_ver()),
@@ -74,6 +82,11 @@ def cpu_model(cpuinfo: str) -> str:
     """Find the processor's name."""
     found = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     return found[1].strip() if found else platform.machine()
+
+
+def megahertz(cpuinfo: str) -> list[float]:
+    """Give the frequency of each processor, where the kernel tells."""
+    return [float(text) for text in re.findall(r"^cpu MHz\s*:\s*([\d.]+)", cpuinfo, re.MULTILINE)]
 
 
 def caches(core: int) -> dict[str, str]:

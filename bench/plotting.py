@@ -58,6 +58,8 @@ LINES: dict[str, tuple[str, str]] = {
     "uds-msgpack": (VERMILION, "-"),
 }
 LINE_WIDTH = 1.6
+# From here on the marks of an axis are powers of ten alone.
+WIDE_RANGE = 300
 LABEL_GAP = 0.046
 
 
@@ -73,7 +75,9 @@ def new_axes(title: str, height: float = 5.2) -> tuple[Figure, Axes]:
 
 def time_ticks(axis: Any) -> None:
     """Mark a logarithmic axis of microseconds with plain numbers."""
-    axis.set_major_locator(LogLocator(10, subs=(1.0, 2.0, 5.0)))
+    least, most = axis.get_view_interval()
+    steps = (1.0, 2.0, 5.0) if most / least < WIDE_RANGE else (1.0,)
+    axis.set_major_locator(LogLocator(10, subs=steps))
     axis.set_minor_formatter(NullFormatter())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 

@@ -18,6 +18,7 @@ REPORT = "latest.md"
 WITHOUT_PAUSES = (
     "Not measured: another domain's pauses need OCaml 5. `make bench-debian13` measures them on Debian 13."
 )
+NOT_MEASURED = "Not measured here:"
 _PERCENTILES = ("p50_ns", "p90_ns", "p99_ns", "p999_ns", "max_ns")
 _PERCENTILE_HEADS = ("p50", "p90", "p99", "p99.9", "max")
 _KINDS = {
@@ -84,9 +85,13 @@ def goals_section(found: Sequence[Outcome]) -> str:
     parts = ["## Goals", "Medians over runs of ratios within one run."]
     if measured:
         parts.append(table(head, measured))
-    open_goals = [f"- {goal.goal.what}: {', '.join(goal.place)}" for goal in found if not goal.measured]
-    if open_goals:
-        parts.append("Not measured here:\n\n" + "\n".join(open_goals))
+    lacking: dict[str, list[str]] = {}
+    for outcome in found:
+        if not outcome.measured:
+            lacking.setdefault(outcome.goal.what, []).append(" ".join(outcome.place))
+    if lacking:
+        lines = [f"- {what}: {', '.join(places)}" for what, places in lacking.items()]
+        parts.append(f"{NOT_MEASURED}\n\n" + "\n".join(lines))
     return "\n\n".join(parts)
 
 
@@ -206,7 +211,7 @@ def shown(folder: Path) -> str:
     """Write the report and give what of it belongs on a terminal: the goals, and where the rest is."""
     file = write(folder)
     text = file.read_text(encoding="utf-8")
-    goals = text[text.index("## Goals") : text.index("## Latencies")]
+    goals = text[text.index("## Goals") : text.index("## Latencies")].partition(NOT_MEASURED)[0]
     return f"{goals}The whole report: {file}"
 
 

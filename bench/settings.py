@@ -78,7 +78,7 @@ def settle(choice: Choice) -> Settings:
         callers=chosen(callers, tuple(CALLERS), "caller"),
         paths=chosen(choice.paths, tuple(PATHS), "path"),
         runs=choice.runs or (LEAST_RUNS if choice.quick else 5),
-        rounds=choice.rounds or (1 if choice.quick else 3),
+        rounds=choice.rounds or (2 if choice.quick else 3),
         calls=500 if choice.quick else 1000,
         budget_ns=20_000_000 if choice.quick else 60_000_000,
         kind=kind,

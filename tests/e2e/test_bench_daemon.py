@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from bench import cast as cast_module
+from bench import pauses
 from bench.cast import cast
 from bench.cores import Cores
 from bench.daemon import Daemon
@@ -71,3 +73,29 @@ def test_every_model_loads_with_fixed_shapes(tmp_path: Path) -> None:
             daemon.stop()
         finally:
             daemon.kill()
+
+
+FAKE_PAUSES = """#!{python}
+import sys
+import numpy
+*words, file = sys.argv[1:]
+options = dict(zip(words[::2], words[1::2]))
+served = options.get("--name", "") and options["--socket"]
+numpy.full(int(options["--count"]), len(served) + 1, dtype="<u8").tofile(file)
+print("done", options["--count"])
+"""
+
+
+def test_pauses_are_measured_beside_a_daemon_in_every_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "pauses"
+    program.write_text(FAKE_PAUSES.format(python=sys.executable), encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setattr(pauses, "PROGRAM", program)
+    found = pauses.measure(2, CORES)
+    assert list(found) == list(pauses.SCENARIOS)
+    rows = {row["path"]: row for row in pauses.rows_of(found)}
+    assert all(row["n"] == 2 * pauses.COUNT and len(row["per_run"]) == 2 for row in rows.values())
+    served = {name for name, row in rows.items() if row["p50_ns"] > 1}
+    assert served == {"ipc-released", "ipc-block"}

@@ -216,4 +216,5 @@ def test_domains_are_there_from_ocaml_5() -> None:
 def test_what_the_kernel_marks_is_found() -> None:
     assert machine.chosen_word("always [madvise] never") == "madvise"
     assert machine.chosen_word("") == "unknown"
+    assert machine.megahertz("cpu MHz\t\t: 2450.5\ncpu MHz\t\t: 2400.0\n") == [2450.5, 2400.0]
     assert machine.cpu_model("processor : 0\nmodel name\t: A CPU\n") == "A CPU"
