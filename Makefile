@@ -10,7 +10,8 @@ export ORT_DISABLE_TELEMETRY := 1
 # One at a time in the build folder: dune 2.9 does not see to it itself.
 DUNE := mkdir -p build && flock build/dune.lock dune
 
-.PHONY: help demo test bench bench-quick bench-tools check setup test-c test-ocaml test-python test-debian13 lock format clean
+.PHONY: help demo test check setup test-c test-ocaml test-python bench bench-quick bench-debian13 bench-pauses bench-tools \
+    test-debian13 lock format clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +48,17 @@ bench: bench-tools ## every path to a model, compared: some ten minutes; writes 
 bench-quick: bench-tools ## the same for a first impression, in less than a minute; writes build/bench/quick
 	python -m pytest bench --quick
 
+bench-debian13: ## its part for OCaml 5, another domain's pauses, on a bare Debian 13 (as root or with sudo)
+	@scripts/system-packages debian13
+	@scripts/python-environment
+	mkdir -p bench/results
+	scripts/debian13 --bring bench/results/pauses.json bench-pauses
+	python -m bench.report
+	python -m bench.plots
+
+bench-pauses: bench-tools
+	python -m pytest bench/test_pauses.py
+
 # The drivers that the benchmark measures with.
 bench-tools:
 	@scripts/system-packages core test bench
@@ -61,12 +73,12 @@ check: ## format, lint, types, generated files
 
 test-debian13: ## `make demo` and `make test` of the committed tree on a bare Debian 13 (as root or with sudo)
 	@scripts/system-packages debian13
-	scripts/test-debian13
+	scripts/debian13 demo test
 
 format: ## put the sources in the format that `make check` wants
 	ruff check --fix --select I .
 	ruff format .
-	git ls-files -z 'c_shim/*.[ch]' | xargs -0 clang-format -i
+	git ls-files -z '*.[ch]' | xargs -0 clang-format -i
 
 lock: ## renew requirements/lock-*.txt after a change of what is required
 	scripts/lock
