@@ -251,7 +251,7 @@ static int check_input(const struct request *request, uint32_t tensor, struct si
 
 /* False when some dimension is not known. */
 static bool find_dims(const struct request *request, const struct sidecaml_session_tensor *output, uint64_t *dims) {
-    uint64_t found[SIDECAML_MAX_RANK];
+    uint64_t found[SIDECAML_MAX_RANK] = {0};
     for (uint32_t i = 0; i < output->rank; i++) {
         if (output->dims[i] >= 0)
             found[i] = (uint64_t)output->dims[i];

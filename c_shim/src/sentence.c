@@ -13,7 +13,6 @@
 
 /* What of the line is looked at. */
 #define LINE_BYTES 8192
-#define NO_REASON "ONNX Runtime does not say why"
 
 struct span {
     const char *start, *end;
@@ -215,6 +214,7 @@ static size_t without_status(char *text, size_t length) {
 /* --- Together ---------------------------------------------------------------------------------------------------- */
 
 size_t sidecaml_sentence(const char *text, size_t length, char *out, size_t room) {
+    static const char no_reason[] = "ONNX Runtime does not say why";
     char buffer[LINE_BYTES];
     struct text line = text_in(buffer, sizeof buffer);
     struct span rest = first_line((struct span){text, text + length});
@@ -223,7 +223,7 @@ size_t sidecaml_sentence(const char *text, size_t length, char *out, size_t room
     rewrite_nodes(rest, &line);
     length = without_status(buffer, without_places(buffer, line.used));
     rest = stripped((struct span){buffer, buffer + length});
-    if (is_blank(rest)) rest = (struct span){NO_REASON, NO_REASON + strlen(NO_REASON)};
+    if (is_blank(rest)) rest = (struct span){no_reason, no_reason + sizeof no_reason - 1};
     length = (size_t)(rest.end - rest.start);
     if (length > room - 1) length = room - 1;
     memcpy(out, rest.start, length);

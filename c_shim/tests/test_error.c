@@ -36,6 +36,23 @@ static void a_long_text_is_cut_and_ends(void) {
     CHECK_EQ(strlen(why.text), sizeof why.text - 1);
 }
 
+static void texts_are_fit_to_be_shown_whoever_wrote_what_is_in_them(void) {
+    struct sidecaml_failure why;
+    fail(&why, SIDECAML_E_ENGINE, "%s", "tab\there \x1b[31m \xff \xc3\xa9 \x7f");
+    CHECK(strcmp(why.text, "tab here  [31m ? \xc3\xa9  ") == 0);
+    /* A character of two bytes for every place: the last may be cut in the middle. */
+    char text[2 * sizeof why.text];
+    for (size_t shift = 0; shift < 2; shift++) {
+        for (size_t i = 0; i < sizeof text; i++)
+            text[i] = (i + shift) % 2 ? '\xa9' : '\xc3';
+        if (shift) text[0] = 'x';
+        text[sizeof text - 1] = '\0';
+        fail(&why, SIDECAML_E_ENGINE, "%s", text);
+        CHECK_EQ(strlen(why.text), sizeof why.text - (shift ? 1 : 2));
+        CHECK(strchr(why.text, '?') == NULL);
+    }
+}
+
 static void errno_gives_its_text_and_memory_its_own_code(void) {
     struct sidecaml_failure why;
     errno = EACCES;
@@ -70,6 +87,7 @@ int main(void) {
         {TEST(unknown_codes_say_so)},
         {TEST(a_failure_may_go_unread)},
         {TEST(a_long_text_is_cut_and_ends)},
+        {TEST(texts_are_fit_to_be_shown_whoever_wrote_what_is_in_them)},
         {TEST(errno_gives_its_text_and_memory_its_own_code)},
         {TEST(every_element_type_is_found_by_name_and_code)},
         {TEST(unknown_element_types_are_nothing)},
