@@ -104,4 +104,4 @@ def _text(error: Exception) -> str | bytes:
     """Give ONNX Runtime's words, which name what the model names, be it UTF-8 or not."""
     if isinstance(error, UnicodeDecodeError):
         return error.object
-    return str(error) or type(error).__name__
+    return str(error)

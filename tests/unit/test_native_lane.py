@@ -12,6 +12,7 @@ from pathlib import Path
 
 import models
 import numpy as np
+import onnx
 import pytest
 from daemon_process import REPOSITORY, environment
 from graphs import CASES
@@ -168,6 +169,52 @@ def test_a_model_is_refused_in_the_same_words_in_both_lanes(tmp_path: Path) -> N
         path.write_bytes(model.SerializeToString())
         native, python = said_at_load(path)
         assert native == python
+
+
+@pytest.mark.parametrize("renamed", ["x", "y", "N"])
+def test_a_name_that_is_not_utf_8_is_refused_in_the_same_words_in_both_lanes(
+    renamed: str, tmp_path: Path
+) -> None:
+    names = {name: "Q" * 8 if name == renamed else name for name in ("x", "y", "N")}
+    node = helper.make_node("Abs", [names["x"]], [names["y"]])
+    tensors = [value(names[name], "float32", [names["N"], 2]) for name in ("x", "y")]
+    path = save(tmp_path / "m.onnx", [node], tensors[:1], tensors[1:])
+    path.write_bytes(path.read_bytes().replace(b"Q" * 8, b"caf\xe9\n\xc3\x28'"))
+    native, python = said_at_load(path)
+    assert native == python
+    assert (
+        r"""the name "caf\xe9\n\xc3('" of an input, output or dimension is not UTF-8: rename it""" in native
+    )
+
+
+def said_of_a_run(path: Path, given: dict[str, np.ndarray]) -> list[str]:
+    """Give each lane's words for a request that fails, twice: C runs the native lane's second."""
+    said = []
+    for lane in LANES:
+        token = LANE.set(lane)
+        with served(path) as model:
+            for _ in range(2):
+                said.append(refused(ErrorCode.ENGINE, model.run, given))
+        LANE.reset(token)
+    return said
+
+
+def test_a_node_of_any_name_fails_in_the_same_words_in_both_lanes(tmp_path: Path) -> None:
+    path = models.fails_inside(tmp_path / "m.onnx")
+    given = {"x": np.ones(6, np.float32), "shape": np.array([4, 4], np.int64)}
+    model = onnx.load(path)
+    for name in ("plain", "caf\u00e9", "tab\t\x1b[31m\\", "/a.cc:1 f() ", "\u00e9" * 2000):
+        model.graph.node[0].name = name
+        path.write_bytes(model.SerializeToString())
+        said = said_of_a_run(path, given)
+        assert len(set(said)) == 1, said
+    # The Python package has no text at all to give when it is not UTF-8.
+    model.graph.node[0].name = "Q" * 9
+    path.write_bytes(model.SerializeToString().replace(b"Q" * 9, b"caf\xe9\xc3\x28/\x80\xff"))
+    *native, first, second = said_of_a_run(path, given)
+    assert native[0] == native[1]
+    assert native[0].startswith("node 'caf??(/??' (Reshape): ")
+    assert first == second == "ONNX Runtime does not say why"
 
 
 def test_a_run_fails_in_the_same_words_in_both_lanes(tmp_path: Path) -> None:
