@@ -64,7 +64,7 @@ bench-tools:
 	@scripts/system-packages core test bench
 	@scripts/python-environment
 	$(MAKE) -C bench/drivers
-	$(DUNE) build ./bench
+	$(DUNE) build --profile release --build-dir $(CURDIR)/build/dune-release ./bench
 
 check: ## format, lint, types, generated files
 	@scripts/system-packages core check

@@ -12,12 +12,12 @@ from bench.daemon import Daemon
 from bench.driver import Samples
 from bench.freezing import freeze, thaw
 from bench.models import write
-from bench.paths import BUILD_OCAML, ROOT, check_built
+from bench.paths import BUILD_OCAML, OCAML, check_built
 from bench.program import measured_by
 from bench.results import Row
 from bench.stats import summary_of_runs
 
-PROGRAM = ROOT / "_build/default/bench/ocaml/beside.exe"
+PROGRAM = OCAML / "ocaml/beside.exe"
 MODEL = "small"
 CALLER = "beside-systhread"
 VARIANT = "native-adaptive"

@@ -10,13 +10,15 @@ from pathlib import Path
 from bench.errors import BenchError
 
 ROOT = Path(__file__).resolve().parent.parent
+# Built as opam builds what users install.
+OCAML = ROOT / "build/dune-release/default/bench"
 BUILD_C = "make -C bench/drivers"
-BUILD_OCAML = "dune build ./bench"
-BUILD_PYML = f"scripts/system-packages bench && {BUILD_OCAML}"
+BUILD_OCAML = "make bench-tools"
+BUILD_PYML = BUILD_OCAML
 
 BENCH_C = ROOT / "build/bench/bench_c"
-OCAML_DRIVER = ROOT / "_build/default/bench/ocaml/driver.exe"
-PYML_DRIVER = ROOT / "_build/default/bench/pyml/driver.exe"
+OCAML_DRIVER = OCAML / "ocaml/driver.exe"
+PYML_DRIVER = OCAML / "pyml/driver.exe"
 PYTHON_DRIVER = ROOT / "bench/drivers/pyclient.py"
 
 FLOOR = "floor"

@@ -14,12 +14,12 @@ from bench.daemon import Daemon
 from bench.driver import Samples
 from bench.freezing import freeze, thaw
 from bench.models import write
-from bench.paths import BUILD_OCAML, ROOT, check_built
+from bench.paths import BUILD_OCAML, OCAML, check_built
 from bench.program import measured_by
 from bench.results import Row
 from bench.stats import summary_of_runs
 
-PROGRAM = ROOT / "_build/default/bench/ocaml/pauses.exe"
+PROGRAM = OCAML / "ocaml/pauses.exe"
 MODEL = "wide"
 CALLER = "pauses"
 COUNT = 2000

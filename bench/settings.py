@@ -78,9 +78,9 @@ def settle(choice: Choice) -> Settings:
         callers=chosen(callers, tuple(CALLERS), "caller"),
         paths=chosen(choice.paths, tuple(PATHS), "path"),
         runs=choice.runs or (LEAST_RUNS if choice.quick else 5),
-        rounds=choice.rounds or (2 if choice.quick else 3),
-        calls=500 if choice.quick else 1000,
-        budget_ns=20_000_000 if choice.quick else 60_000_000,
+        rounds=choice.rounds or (6 if choice.quick else 12),
+        calls=150 if choice.quick else 250,
+        budget_ns=8_000_000 if choice.quick else 20_000_000,
         kind=kind,
         results=choice.results or folders[kind],
     )

@@ -281,8 +281,8 @@ class Channel:
     def set_policy(self, policy: int, /) -> None:
         """Change how to wait."""
 
-    def set_stamps(self, all: bool, /) -> None:
-        """Take all four stamps from now on, or the worker's two."""
+    def set_stamps(self, wanted: bool, /) -> None:
+        """Take all four stamps of the requests from now on, or none."""
 
     def close(self) -> None:
         """Unmap and close everything. BufferError while views exist."""

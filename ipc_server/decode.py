@@ -450,7 +450,8 @@ def _render_slot(slot: Slot, tensors: tuple[Tensor, ...], now_ns: int) -> Iterab
         "submitted": slot.submitted_ns,
         "seen": slot.seen_ns,
         "started": slot.started_ns,
-        "finished": slot.finished_ns,
+        # Otherwise it is of some earlier request.
+        "finished": slot.finished_ns if slot.all_stamps else 0,
     }
     known = [(name, stamps[name]) for name in _STAMPS.get(slot.state, ()) if stamps[name]]
     ages = "  ".join(f"{name} {_relative(at, now_ns)}" for name, at in known)

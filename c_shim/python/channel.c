@@ -384,7 +384,7 @@ static PyMethodDef channel_methods[] = {
     {"gone_event", channel_gone_event, METH_NOARGS,
      PyDoc_STR("gone_event()\n--\n\nThe daemon's last message to this channel, or None.")},
     {"set_policy", channel_set_policy, METH_O, PyDoc_STR("set_policy(policy, /)\n--\n\nHow to wait.")},
-    {"set_stamps", channel_set_stamps, METH_O, PyDoc_STR("set_stamps(all, /)\n--\n\nTake all four stamps, or two.")},
+    {"set_stamps", channel_set_stamps, METH_O, PyDoc_STR("set_stamps(wanted, /)\n--\n\nTake stamps from now on, or none.")},
     {"close", channel_close, METH_NOARGS,
      PyDoc_STR("close()\n--\n\nUnmap and close everything. BufferError while views exist.")},
     {NULL, NULL, 0, NULL},

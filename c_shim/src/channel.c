@@ -145,8 +145,8 @@ void sidecaml_channel_set_policy(sidecaml_channel *channel, enum sidecaml_policy
     spinner_init(&channel->spinner, policy);
 }
 
-void sidecaml_channel_set_stamps(sidecaml_channel *channel, bool all) {
-    channel->stamps = all;
+void sidecaml_channel_set_stamps(sidecaml_channel *channel, bool wanted) {
+    channel->stamps = wanted;
 }
 
 void *sidecaml_channel_tensor(const sidecaml_channel *channel, uint32_t slot, uint32_t tensor) {
@@ -174,8 +174,18 @@ int sidecaml_channel_get_dims(const sidecaml_channel *channel, uint32_t slot, ui
     return rank == -SIDECAML_E_BAD_DIMS ? -SIDECAML_E_CORRUPT : rank;
 }
 
+/* Lines that the caller's own work may have pushed out of this core's caches: fetched together, not one after the
+ * other. */
+static void prefetch(const sidecaml_channel *channel) {
+    __builtin_prefetch(&channel->ring.slots[channel->ring.slot], 1);
+    __builtin_prefetch(channel->ring.held, 1);
+    __builtin_prefetch(channel->block);
+    __builtin_prefetch((const void *)&channel->status->parked);
+}
+
 int sidecaml_channel_submit(sidecaml_channel *channel, uint64_t deadline_ns) {
     if (channel->gone) return -SIDECAML_E_SERVER_GONE;
+    prefetch(channel);
     uint32_t core = current_core();
     /* Relaxed: a hint. Written only when it changes, so that the line stays shared. */
     if (load32(&channel->block->core, relaxed) != core) store32(&channel->block->core, core, relaxed);
@@ -219,6 +229,8 @@ size_t sidecaml_channel_message(const sidecaml_channel *channel, uint32_t slot, 
 int sidecaml_channel_stamps(const sidecaml_channel *channel, uint32_t slot, struct sidecaml_stamps *out) {
     if (slot >= channel->ring.count) return -SIDECAML_E_INVALID;
     const struct sidecaml_slot *source = &channel->ring.slots[slot];
+    *out = (struct sidecaml_stamps){0};
+    if (!(read_once(source->flags) & SIDECAML_SLOT_STAMPS)) return 0;
     *out = (struct sidecaml_stamps){read_once(source->submitted_ns), read_once(source->seen_ns),
                                     read_once(source->started_ns), read_once(source->finished_ns)};
     return 0;
@@ -251,6 +263,7 @@ static int give_up(sidecaml_channel *channel, uint32_t slot) {
 
 int sidecaml_channel_spin(sidecaml_channel *channel, uint32_t slot, uint64_t spin_ns) {
     uint64_t until = 0;
+    if (spin_ns == 0) return glance(channel, slot);
     for (;;) {
         for (int look = 0; look < SPIN_LOOKS; look++) {
             int result = glance(channel, slot);
@@ -281,13 +294,13 @@ static int spin_until(sidecaml_channel *channel, uint32_t slot, uint64_t until_n
 
 /* Sleeps until something happens; what happened is for the next look to tell. */
 static int park(sidecaml_channel *channel, uint32_t slot, uint64_t now, uint64_t deadline_ns) {
-    int result = client_park(channel->block, &channel->ring, slot);
+    int result = client_park(channel->block, &channel->ring, slot, channel->fds.answer);
     if (result == -SIDECAML_E_PENDING) {
         uint64_t timeout = deadline_ns ? deadline_ns - now : UINT64_MAX;
         int woke = doorbell_sleep(channel->fds.answer, channel->fds.control, timeout);
         if (woke & WOKE_CONTROL) hear_control(channel);
     }
-    client_unpark(channel->block, channel->fds.answer);
+    client_unpark(channel->block);
     return glance(channel, slot);
 }
 
@@ -329,10 +342,11 @@ int sidecaml_channel_poll(sidecaml_channel *channel, uint32_t slot) {
 }
 
 int sidecaml_channel_arm(sidecaml_channel *channel, uint32_t slot) {
-    return channel->gone || client_park(channel->block, &channel->ring, slot) != -SIDECAML_E_PENDING;
+    return channel->gone || client_park(channel->block, &channel->ring, slot, channel->fds.answer) != -SIDECAML_E_PENDING;
 }
 
 void sidecaml_channel_disarm(sidecaml_channel *channel) {
-    client_unpark(channel->block, channel->fds.answer);
+    client_unpark(channel->block);
+    doorbell_drain(channel->fds.answer, 1); /* a loop that still watches it must not spin */
     if (control_is_ready(channel->fds.control)) hear_control(channel);
 }

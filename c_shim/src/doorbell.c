@@ -11,12 +11,15 @@
 
 void doorbell_post(int fd) {
     uint64_t one = 1;
+    while (write(fd, &one, sizeof one) < 0 && errno == EINTR) {
+    }
+}
+
+void doorbell_post_unless_full(int fd) {
     /* An eventfd takes no RWF_NOWAIT for writing. Only a peer that fills it just now could still make the write wait.
      */
     struct pollfd room = {.fd = fd, .events = POLLOUT};
-    if (poll(&room, 1, 0) != 1 || !(room.revents & POLLOUT)) return;
-    while (write(fd, &one, sizeof one) < 0 && errno == EINTR) {
-    }
+    if (poll(&room, 1, 0) == 1 && room.revents & POLLOUT) doorbell_post(fd);
 }
 
 static ssize_t take_one(int fd) {

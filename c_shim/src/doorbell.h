@@ -5,8 +5,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Never blocks: a doorbell that is full wakes its owner anyway. */
+/* Of a client: it would block on a doorbell that its worker, whom it trusts, had filled. */
 void doorbell_post(int fd);
+/* Of a worker: does not block on a doorbell that its client has filled, which wakes the client anyway. */
+void doorbell_post_unless_full(int fd);
 /* Takes at most `most` posts back. Never blocks. */
 void doorbell_drain(int fd, uint32_t most);
 

@@ -3,23 +3,23 @@
 #include "atomics.h"
 #include "doorbell.h"
 
-int client_park(struct sidecaml_client_block *block, const struct ring_client *ring, uint32_t slot) {
+int client_park(struct sidecaml_client_block *block, const struct ring_client *ring, uint32_t slot, int answer_fd) {
+    /* At most one post a park, so one taken back each time keeps the doorbell quiet. Always, not only when the worker
+     * took the flag: a post that came after the previous unpark would otherwise end every sleep to come at once. */
+    doorbell_drain(answer_fd, 1);
     store32(&block->waiting, 1, seq_cst);
     return ring_poll_seq_cst(ring, slot);
 }
 
-void client_unpark(struct sidecaml_client_block *block, int answer_fd) {
+void client_unpark(struct sidecaml_client_block *block) {
     /* Relaxed: the worker only decides by it whether to post. */
     store32(&block->waiting, 0, relaxed);
-    /* At most one post a park, so one taken back each time keeps the doorbell quiet. Always, not only when the worker
-     * took the flag: a post that came after the previous unpark would otherwise end every sleep to come at once. */
-    doorbell_drain(answer_fd, 1);
 }
 
 void client_wake(struct sidecaml_client_block *block, int answer_fd) {
     /* Looks before it exchanges: the line stays shared between the two cores while nobody sleeps. The exchange makes
      * it one post a sleep, however many answers come. */
-    if (load32(&block->waiting, seq_cst) && exchange32(&block->waiting, 0, seq_cst)) doorbell_post(answer_fd);
+    if (load32(&block->waiting, seq_cst) && exchange32(&block->waiting, 0, seq_cst)) doorbell_post_unless_full(answer_fd);
 }
 
 void worker_park(struct sidecaml_status_page *status) {

@@ -24,9 +24,10 @@
 
 /* --- Client side: PARK-C. The flag is the client block's `waiting`. --- */
 
-/* W1 and W2: announces, looks; the poll result. Anything but -PENDING must not sleep and calls client_unpark. */
-int client_park(struct sidecaml_client_block *block, const struct ring_client *ring, uint32_t slot);
-void client_unpark(struct sidecaml_client_block *block, int answer_fd);
+/* W1 and W2: announces, looks; the poll result. Anything but -PENDING must not sleep and calls client_unpark. The post
+ * of the sleep before is taken back first: here, where the worker is at work, it costs nobody time. */
+int client_park(struct sidecaml_client_block *block, const struct ring_client *ring, uint32_t slot, int answer_fd);
+void client_unpark(struct sidecaml_client_block *block);
 /* P2 and P3 of the worker that has just completed a request. */
 void client_wake(struct sidecaml_client_block *block, int answer_fd);
 

@@ -8,6 +8,7 @@
 
 #include "atomics.h"
 #include "checked.h"
+#include "clock.h"
 #include "doorbell.h"
 #include "failure.h"
 #include "mapping.h"
@@ -15,10 +16,10 @@
 #include "wait.h"
 
 /* How often a worker that is never idle looks at its control socket. */
-#define CONTROL_EVERY_NS 5000000u
+#define CONTROL_EVERY_NS 5000000
 #define CONTROL_MARK UINT32_MAX
 /* How long `serve` keeps running requests before its caller has a turn. */
-#define SERVE_TURN_NS 100000000u
+#define SERVE_TURN_NS 100000000
 
 struct bound_slot {
     sidecaml_runner run; /* NULL when the caller runs the slot's requests */
@@ -30,6 +31,7 @@ struct served_channel {
     struct sidecaml_client_block *block;
     struct mapping segment;
     struct sidecaml_worker_fds fds;
+    bool posted; /* the request doorbell holds posts that are not taken back */
     /* Private: computed by the daemon, never read back from the segment. */
     struct sidecaml_layout layout;
     struct bound_slot bound[]; /* one a slot */
@@ -41,7 +43,7 @@ struct sidecaml_worker {
     struct spinner spinner;
     int epoll_fd;
     uint64_t looked_at_control_ns;
-    uint64_t last_ns; /* the latest clock reading */
+    uint64_t last_ns; /* the latest clock reading, which may be a tick behind the one before */
     uint32_t turn;    /* the channel to look at first, so that none starves the others */
     uint32_t count;   /* entries of `channels`, detached ones (NULL) included */
     struct served_channel **channels;
@@ -175,7 +177,10 @@ static bool take_from(sidecaml_worker *worker, uint32_t index, struct sidecaml_r
     struct sidecaml_slot *taken = &channel->ring.slots[slot];
     *out = (struct sidecaml_request){
         .channel = index, .slot = (uint32_t)slot, .ticket = ticket, .deadline_ns = read_once(taken->deadline_ns)};
-    taken->seen_ns = read_once(taken->flags) & SIDECAML_SLOT_STAMPS ? read_clock(worker) : 0;
+    out->stamps = read_once(taken->flags) & SIDECAML_SLOT_STAMPS;
+    taken->seen_ns = out->stamps ? read_clock(worker) : 0;
+    /* Of this tick, for whoever looks from outside how long a request has been running. */
+    taken->started_ns = worker->last_ns;
     return true;
 }
 
@@ -198,7 +203,7 @@ static bool any_has_work(const sidecaml_worker *worker) {
     return false;
 }
 
-/* Tells whether the control socket is among what is ready, and takes the doorbells' posts back. */
+/* Tells whether the control socket is among what is ready. */
 static int sleep_on_all(sidecaml_worker *worker, uint64_t timeout_ns) {
     struct epoll_event ready[16];
     struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / 1000000000u),
@@ -212,15 +217,26 @@ static int sleep_on_all(sidecaml_worker *worker, uint64_t timeout_ns) {
             woke |= WOKE_CONTROL;
         } else if (channel) {
             woke |= WOKE_ANSWER;
-            doorbell_drain(channel->fds.request, channel->ring.count); /* an honest client posts no more than that */
+            channel->posted = true;
         }
     }
     return woke;
 }
 
+/* Before a sleep, not after: then a request waits. */
+static void take_posts_back(sidecaml_worker *worker) {
+    for (uint32_t i = 0; i < worker->count; i++) {
+        struct served_channel *channel = worker->channels[i];
+        if (!channel || !channel->posted) continue;
+        channel->posted = false;
+        doorbell_drain(channel->fds.request, channel->ring.count); /* an honest client posts no more than that */
+    }
+}
+
 /* Every CONTROL_EVERY_NS of a busy or spinning worker; without a clock reading of its own. */
 static bool control_waits(sidecaml_worker *worker) {
-    if (worker->last_ns - worker->looked_at_control_ns < CONTROL_EVERY_NS) return false;
+    /* Signed: a coarse reading may lie before a fine one. */
+    if ((int64_t)(worker->last_ns - worker->looked_at_control_ns) < CONTROL_EVERY_NS) return false;
     worker->looked_at_control_ns = worker->last_ns;
     store64(&worker->status->heartbeat_ns, worker->last_ns, relaxed);
     return sleep_on_all(worker, 0) & WOKE_CONTROL;
@@ -246,6 +262,7 @@ static int spin_for_work(sidecaml_worker *worker, uint64_t until_ns, struct side
 
 /* Sleeps unless there is work; true when the caller should look at the control socket or run signal handlers. */
 static bool park(sidecaml_worker *worker, uint64_t timeout_ns) {
+    take_posts_back(worker);
     worker_park(worker->status);
     bool sleeps = !any_has_work(worker);
     int woke = WOKE_TIMEOUT;
@@ -289,6 +306,7 @@ static int wait_for_work(sidecaml_worker *worker, uint64_t timeout_ns, struct si
 }
 
 int sidecaml_worker_next(sidecaml_worker *worker, uint64_t timeout_ns, struct sidecaml_request *out) {
+    worker->last_ns = coarse_now_ns();
     if (control_waits(worker)) return -SIDECAML_E_AGAIN;
     if (take_any(worker, out)) return 1;
     return timeout_ns ? wait_for_work(worker, timeout_ns, out) : -SIDECAML_E_PENDING;
@@ -298,7 +316,7 @@ int sidecaml_worker_next(sidecaml_worker *worker, uint64_t timeout_ns, struct si
 
 void sidecaml_worker_started(sidecaml_worker *worker, const struct sidecaml_request *request) {
     struct served_channel *channel = channel_of(worker, request->channel);
-    if (channel && request->slot < channel->ring.count)
+    if (channel && request->stamps && request->slot < channel->ring.count)
         channel->ring.slots[request->slot].started_ns = read_clock(worker);
 }
 
@@ -319,7 +337,7 @@ int sidecaml_worker_complete(sidecaml_worker *worker, const struct sidecaml_requ
     struct served_channel *channel = channel_of(worker, request->channel);
     if (!channel || request->slot >= channel->ring.count) return -SIDECAML_E_INVALID;
     struct sidecaml_slot *slot = &channel->ring.slots[request->slot];
-    slot->finished_ns = read_clock(worker);
+    if (request->stamps) slot->finished_ns = read_clock(worker);
     slot->status = status;
     if (status) write_message(slot, message);
     if (ring_complete(&channel->ring, request->slot, request->ticket,
@@ -377,7 +395,7 @@ int sidecaml_worker_serve(sidecaml_worker *worker, uint64_t timeout_ns, struct s
         sidecaml_worker_started(worker, out);
         if (bound->run(bound->context, why) < 0) return 1;
         sidecaml_worker_complete(worker, out, 0, NULL);
-        if (worker->last_ns - began >= SERVE_TURN_NS) return -SIDECAML_E_AGAIN;
+        if ((int64_t)(worker->last_ns - began) >= SERVE_TURN_NS) return -SIDECAML_E_AGAIN;
     }
     return status;
 }

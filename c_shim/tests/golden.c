@@ -26,6 +26,10 @@ uint64_t sidecaml_now_ns(void) {
     return now;
 }
 
+uint64_t coarse_now_ns(void) {
+    return sidecaml_now_ns();
+}
+
 static void tick(void) {
     now += 1000;
 }

@@ -309,18 +309,16 @@ static void an_event_loop_is_woken_through_the_answer_descriptor(void) {
 
 /* --- Stamps and dims --------------------------------------------------------------------------------------------- */
 
-static void two_stamps_by_default_and_four_when_asked(void) {
+static void stamps_are_taken_when_asked_for(void) {
     struct sidecaml_stamps stamps;
     open_pair(1, SIDECAML_BLOCK);
-    uint64_t before = sidecaml_now_ns();
     CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
     run_next(0, NULL);
     CHECK_EQ(sidecaml_channel_stamps(pair.channel, 0, &stamps), 0);
-    CHECK(stamps.submitted_ns == 0 && stamps.seen_ns == 0);
-    CHECK(stamps.started_ns >= before && stamps.finished_ns >= stamps.started_ns);
+    CHECK(stamps.submitted_ns == 0 && stamps.seen_ns == 0 && stamps.started_ns == 0 && stamps.finished_ns == 0);
     CHECK_EQ(sidecaml_channel_release(pair.channel, 0), 0);
     sidecaml_channel_set_stamps(pair.channel, true);
-    before = sidecaml_now_ns();
+    uint64_t before = sidecaml_now_ns();
     CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
     run_next(0, NULL);
     CHECK_EQ(sidecaml_channel_stamps(pair.channel, 0, &stamps), 0);
@@ -504,7 +502,7 @@ int main(void) {
         {TEST(a_spinning_wait_returns_now_and_then)},
         {TEST(waiting_for_nothing_is_invalid)},
         {TEST(an_event_loop_is_woken_through_the_answer_descriptor)},
-        {TEST(two_stamps_by_default_and_four_when_asked)},
+        {TEST(stamps_are_taken_when_asked_for)},
         {TEST(dims_travel_with_their_request)},
         {TEST(wrong_dims_are_refused_on_both_sides)},
         {TEST(dims_scribbled_over_are_found_out)},

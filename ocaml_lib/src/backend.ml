@@ -25,7 +25,7 @@ type lock = [ `Hold | `Release ]
 
 type stamps = { submitted_ns : int; seen_ns : int; started_ns : int; finished_ns : int }
 (** When a request went through its stages, in nanoseconds of CLOCK_MONOTONIC: submitted by the client, seen by the
-    worker, started and finished by the model. 0: not taken. *)
+    worker, started and finished by the model. All 0: not asked for. *)
 
 module type S = sig
   (** {1 Models} *)
@@ -305,8 +305,8 @@ module type S = sig
   (** {1 Looking closer} *)
 
   val set_stamps : t -> bool -> unit
-  (** [set_stamps t true] takes all four {!Backend.stamps} of the requests from now on, at the cost of two looks at the
-      clock. Otherwise only [started_ns] and [finished_ns] are taken.
+  (** [set_stamps t true] takes {!Backend.stamps} of the requests from now on, at the cost of four looks at the clock a
+      request: 50 to 120 ns on the machines that were measured. Default: [false].
 
       Raises [Invalid_argument] on a closed channel. *)
 

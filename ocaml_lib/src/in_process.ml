@@ -118,6 +118,12 @@ module Shapes = struct
     end
 end
 
+(* Places of the stamps. *)
+let submitted = 0
+let seen = 1
+let started = 2
+let finished = 3
+
 (* The ring of tickets without a second process: slots are used in turn, and hold an answer from submit to release. *)
 module Requests (E : Engine) = struct
   type state = Free | Answered | Failed
@@ -130,7 +136,7 @@ module Requests (E : Engine) = struct
     states : state array;
     mutable next : int;
     mutable is_open : bool;
-    mutable all_stamps : bool;
+    mutable takes_stamps : bool;
     stamps : int array array; (* of each slot: submitted, seen, started, finished *)
     taken : bool Atomic.t; (* some thread is in a call *)
   }
@@ -174,7 +180,7 @@ module Requests (E : Engine) = struct
         states = Array.make slots Free;
         next = 0;
         is_open = true;
-        all_stamps = false;
+        takes_stamps = false;
         stamps = Array.init slots (fun _ -> Array.make 4 0);
         taken = Atomic.make false;
       }
@@ -225,18 +231,18 @@ module Requests (E : Engine) = struct
 
   (* --- Running ----------------------------------------------------------------------------------------------------- *)
 
+  let stamp t slot stage = t.stamps.(slot).(stage) <- (if t.takes_stamps then Core.now_ns () else 0)
+
   let run_slot t slot deadline =
-    let stamps = t.stamps.(slot) in
-    let started = Core.now_ns () in
-    stamps.(0) <- (if t.all_stamps then started else 0);
-    stamps.(1) <- stamps.(0);
-    stamps.(2) <- started;
+    stamp t slot submitted;
+    stamp t slot seen;
     t.states.(slot) <- Free;
+    stamp t slot started;
     let succeeded =
       Shapes.failure t.shapes t.tensors slot = None && E.run t.engine ~slot ~deadline_ns:deadline
     in
-    t.states.(slot) <- (if succeeded then Answered else Failed);
-    stamps.(3) <- Core.now_ns ()
+    stamp t slot finished;
+    t.states.(slot) <- (if succeeded then Answered else Failed)
 
   let run_in_turn t deadline =
     let slot = t.next in
@@ -343,9 +349,9 @@ module Requests (E : Engine) = struct
 
   let message t slot = snd (Error.to_number (failure t slot))
 
-  let set_stamps t all =
+  let set_stamps t wanted =
     if t.is_open then begin
-      t.all_stamps <- all;
+      t.takes_stamps <- wanted;
       0
     end
     else Transport.closed

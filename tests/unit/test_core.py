@@ -120,15 +120,13 @@ def test_a_request_goes_round() -> None:
         channel.wait(slot)
         assert channel.get_dims(slot, 1) == (2, 2)
         assert view(channel.tensor(slot, 1), Dtype.FLOAT32, (2, 2)).tolist() == [[2, 4], [6, 8]]
-        submitted, seen, started, finished = channel.stamps(slot)
-        assert (submitted, seen) == (0, 0)
-        assert 0 < started <= finished
+        assert channel.stamps(slot) == (0, 0, 0, 0)
         channel.release(slot)
         assert channel.claim() == 1
         del x
 
 
-def test_all_four_stamps_when_asked_for() -> None:
+def test_stamps_are_taken_when_asked_for() -> None:
     with ring_pair() as (worker, channel, _):
         channel.set_stamps(True)
         channel.submit()

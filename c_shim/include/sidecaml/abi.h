@@ -119,8 +119,8 @@ struct sidecaml_slot {
     uint64_t deadline_ns;  /* client; CLOCK_MONOTONIC, 0 for none */
     uint64_t submitted_ns; /* client; 0 when not asked for */
     uint64_t seen_ns;      /* worker; 0 when not asked for */
-    uint64_t started_ns;   /* worker */
-    uint64_t finished_ns;  /* worker */
+    uint64_t started_ns;   /* worker; to the clock's tick (milliseconds) when not asked for */
+    uint64_t finished_ns;  /* worker; means nothing when not asked for */
     int32_t status;        /* worker; 0, or the negative of an error code */
     uint32_t flags;        /* client; SIDECAML_SLOT_STAMPS */
     uint64_t reserved0;
@@ -129,7 +129,7 @@ struct sidecaml_slot {
     uint8_t message[SIDECAML_MESSAGE_BYTES];
 };
 
-#define SIDECAML_SLOT_STAMPS 1u /* all four stamps, not only the worker's two */
+#define SIDECAML_SLOT_STAMPS 1u /* all four stamps are wanted */
 
 /* At dims_offset, one per slot and tensor (slot-major): the dims of this request, for dynamic tensors only.
  * The client writes an input's, the worker an output's. */

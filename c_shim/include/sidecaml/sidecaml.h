@@ -125,8 +125,8 @@ int sidecaml_channel_segment_fd(const sidecaml_channel *channel);
 int sidecaml_channel_answer_fd(const sidecaml_channel *channel);
 int sidecaml_channel_control_fd(const sidecaml_channel *channel);
 void sidecaml_channel_set_policy(sidecaml_channel *channel, enum sidecaml_policy policy);
-/* All four stage stamps for the requests submitted from now on, instead of the worker's two. */
-void sidecaml_channel_set_stamps(sidecaml_channel *channel, bool all);
+/* Whether stage stamps are taken of the requests submitted from now on; they cost four looks at the clock. */
+void sidecaml_channel_set_stamps(sidecaml_channel *channel, bool wanted);
 
 /* Start of a slot's tensor; slot and tensor must be in range (INVALID gives NULL). Valid until close. */
 void *sidecaml_channel_tensor(const sidecaml_channel *channel, uint32_t slot, uint32_t tensor);
@@ -182,7 +182,7 @@ bool sidecaml_channel_gone(const sidecaml_channel *channel);
 const uint8_t *sidecaml_channel_gone_event(const sidecaml_channel *channel, size_t *bytes);
 
 struct sidecaml_stamps {
-    uint64_t submitted_ns, seen_ns, started_ns, finished_ns; /* 0 when not taken */
+    uint64_t submitted_ns, seen_ns, started_ns, finished_ns; /* all 0 when they were not asked for */
 };
 /* Of the slot's last finished request. -INVALID for a slot out of range. */
 int sidecaml_channel_stamps(const sidecaml_channel *channel, uint32_t slot, struct sidecaml_stamps *out);
@@ -214,6 +214,7 @@ struct sidecaml_request {
     uint32_t slot;
     uint64_t ticket;
     uint64_t deadline_ns;
+    bool stamps; /* the client wants to know when it was seen, started and finished */
 };
 
 /* Takes the next request, channel by channel in turn, and makes it RUNNING: 1 with *out filled; -PENDING when there
@@ -221,7 +222,7 @@ struct sidecaml_request {
  * descriptor is readable. */
 int sidecaml_worker_next(sidecaml_worker *worker, uint64_t timeout_ns, struct sidecaml_request *out);
 
-/* Stamps the start; call just before the engine runs. */
+/* Stamps the start, where stamps are wanted; call just before the engine runs. */
 void sidecaml_worker_started(sidecaml_worker *worker, const struct sidecaml_request *request);
 
 /* Publishes the end: DONE with status 0, FAILED with a negative code and `message` (UTF-8, cut to

@@ -118,7 +118,8 @@ static void all_is_quiet(void) {
             expect(slot_word(channel, slot) == word_of(next, SIDECAML_STATE_FREE),
                    "every slot is free for its next ticket");
         }
-        expect(bell_count(ANSWER_BELL((int)channel)) <= 1, "at most one post is left over");
+        /* One of the last sleep, and one that came late. */
+        expect(bell_count(ANSWER_BELL((int)channel)) <= 2, "at most two posts are left over");
     }
 }
 
