@@ -342,7 +342,8 @@ int sidecaml_channel_poll(sidecaml_channel *channel, uint32_t slot) {
 }
 
 int sidecaml_channel_arm(sidecaml_channel *channel, uint32_t slot) {
-    return channel->gone || client_park(channel->block, &channel->ring, slot, channel->fds.answer) != -SIDECAML_E_PENDING;
+    return channel->gone ||
+           client_park(channel->block, &channel->ring, slot, channel->fds.answer) != -SIDECAML_E_PENDING;
 }
 
 void sidecaml_channel_disarm(sidecaml_channel *channel) {

@@ -19,7 +19,8 @@ void client_unpark(struct sidecaml_client_block *block) {
 void client_wake(struct sidecaml_client_block *block, int answer_fd) {
     /* Looks before it exchanges: the line stays shared between the two cores while nobody sleeps. The exchange makes
      * it one post a sleep, however many answers come. */
-    if (load32(&block->waiting, seq_cst) && exchange32(&block->waiting, 0, seq_cst)) doorbell_post_unless_full(answer_fd);
+    if (load32(&block->waiting, seq_cst) && exchange32(&block->waiting, 0, seq_cst))
+        doorbell_post_unless_full(answer_fd);
 }
 
 void worker_park(struct sidecaml_status_page *status) {

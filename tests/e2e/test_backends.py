@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +52,7 @@ def test_a_mock_answers_without_any_of_them(folder: Path) -> None:
 
 def test_nothing_is_written_under_home(folder: Path) -> None:
     assert scores(run(folder, "in-process"))
-    assert os.listdir(folder / "home") == []
+    assert list((folder / "home").iterdir()) == []
 
 
 def test_no_library_is_explained(folder: Path) -> None:
