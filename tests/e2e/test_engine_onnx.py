@@ -223,6 +223,7 @@ def test_a_killed_worker_is_server_gone_in_the_daemons_own_words(
 ) -> None:
     running = daemon({"slow": models.slow(tmp_path / "m.onnx")}, lane=lane)
     with client.open_model("slow", socket=str(running.socket)) as channel:
+        channel._core.set_stamps(True)
         channel.input("n")[...] = 10**8
         channel.submit()
         while not channel.stamps(0)[2]:

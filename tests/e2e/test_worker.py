@@ -156,6 +156,7 @@ def test_signals_of_a_terminal_or_service_manager_are_left_to_the_supervisor(
 def test_a_worker_in_the_middle_of_a_run_ends_with_the_supervisor(
     worker: WorkerUnderTest, opened: Opened
 ) -> None:
+    opened.channel.set_stamps(True)
     opened.submit(10**8)
     while not opened.channel.stamps(0)[2]:
         pass
