@@ -15,7 +15,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
 from ipc_server import _core
 from ipc_server.abi import Dtype
-from ipc_server.engines.onnx_session import Description, Value
+from ipc_server.engines.onnx_session import Description, Value, words_of
 from ipc_server.tensor import ONNX_CODE
 
 CPU = ort.OrtDevice(ort.OrtDevice.cpu(), ort.OrtDevice.default_memory(), 0)
@@ -28,7 +28,7 @@ class PythonSession:
     """A model, loaded with the options that c_shim/ort/session.c has, too."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        """Load; MODEL_FAILED with what ONNX Runtime finds wrong."""
+        """Load."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -36,10 +36,7 @@ class PythonSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Its warnings are hints to whoever exported the model, some of them one for each of its weights.
         options.log_severity_level = LOG_ERRORS
-        try:
-            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            _core.model_not_loaded(path, _text(error))
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         # The public object costs 38 µs a run when it is given options: the one it wraps is called directly.
         self._session: Any = session._sess
 
@@ -59,7 +56,7 @@ class PythonSession:
 
     def explain(self, error: Exception) -> str:
         """Say in one line what went wrong."""
-        return _core.sentence(_text(error))
+        return _core.sentence(words_of(error))
 
 
 class PythonBinding:
@@ -98,10 +95,3 @@ def _description(arg: Any) -> Description:
         return arg.name, arg.type, tuple(arg.shape)
     except UnicodeDecodeError as error:
         return error.object, "", ()
-
-
-def _text(error: Exception) -> str | bytes:
-    """Give ONNX Runtime's words, which name what the model names, be it UTF-8 or not."""
-    if isinstance(error, UnicodeDecodeError):
-        return error.object
-    return str(error)

@@ -89,10 +89,20 @@ def is_native(lane: str) -> bool:
 
 
 def create_session(path: Path, threads: int, native: bool) -> Session:
-    """Load a model; MODEL_FAILED with what ONNX Runtime finds wrong with it."""
-    if native:
-        return NativeSession(path, threads)
-    # Not beside the native lane's: it is a second copy of the library.
-    from ipc_server.engines.onnx_runtime import PythonSession  # noqa: PLC0415
+    """Load a model; MODEL_FAILED with what is wrong with it."""
+    try:
+        if native:
+            return NativeSession(path, threads)
+        # Not beside the native lane's: it is a second copy of the library.
+        from ipc_server.engines.onnx_runtime import PythonSession  # noqa: PLC0415
 
-    return PythonSession(path, threads)
+        return PythonSession(path, threads)
+    except SidecamlError:
+        raise
+    except Exception as error:
+        _core.model_not_loaded(path, words_of(error))
+
+
+def words_of(error: Exception) -> str | bytes:
+    """Give ONNX Runtime's own words, which name what the model names, be it UTF-8 or not."""
+    return error.object if isinstance(error, UnicodeDecodeError) else str(error)
