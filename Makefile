@@ -5,6 +5,8 @@
 PYTHON_ENVIRONMENT := $(CURDIR)/.venv
 export PATH := $(PYTHON_ENVIRONMENT)/bin:$(PATH)
 export SIDECAML_PYTHON := $(PYTHON_ENVIRONMENT)/bin/python
+# What runs models in its own process finds ONNX Runtime in it.
+export VIRTUAL_ENV := $(PYTHON_ENVIRONMENT)
 # Before anything loads ONNX Runtime: it would keep a database under the home directory otherwise.
 export ORT_DISABLE_TELEMETRY := 1
 # One at a time in the build folder: dune 2.9 does not see to it itself.

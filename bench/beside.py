@@ -28,7 +28,10 @@ PATIENCE_S = 120.0
 
 
 def measure(runs: int, cores: Cores) -> dict[str, list[Samples]]:
-    """Measure every path in every run."""
+    """Measure every path in every run.
+
+    The program is not pinned: on one core its two threads would take turns whatever became of the lock.
+    """
     check_built(PROGRAM, BUILD_OCAML)
     found: dict[str, list[Samples]] = defaultdict(list)
     with tempfile.TemporaryDirectory(prefix="sidecaml-bench-") as name:
@@ -39,7 +42,7 @@ def measure(runs: int, cores: Cores) -> dict[str, list[Samples]]:
             freeze(daemon.workers.values())
             for _ in range(runs):
                 for path in PATHS:
-                    found[path].append(_one(path, file, daemon, folder, cores))
+                    found[path].append(_one(path, file, daemon, folder))
             thaw(daemon.workers.values())
             daemon.stop()
         except BaseException:
@@ -56,13 +59,13 @@ def rows_of(found: Mapping[str, list[Samples]]) -> list[Row]:
     ]
 
 
-def _one(path: str, file: Path, daemon: Daemon, folder: Path, cores: Cores) -> Samples:
+def _one(path: str, file: Path, daemon: Daemon, folder: Path) -> Samples:
     command = [str(PROGRAM), "--path", path, "--model", str(file), "--count", str(COUNT)]
     workers: list[int] = []
     if path.startswith("ipc-"):
         command += daemon.served(f"{MODEL}--{VARIANT}").arguments
         workers += daemon.workers.values()
     thaw(workers)
-    samples = measured_by(f"call beside a systhread, path {path}", command, folder, PATIENCE_S, cores.client)
+    samples = measured_by(f"call beside a systhread, path {path}", command, folder, PATIENCE_S)
     freeze(workers)
     return samples

@@ -21,10 +21,16 @@ module In_process = struct
 
   let label = "in process"
 
+  (* The library, too, is the one that the daemon opens. *)
+  let name_library () =
+    if Option.value (Sys.getenv_opt "VIRTUAL_ENV") ~default:"" = "" then
+      Unix.putenv "VIRTUAL_ENV" (Filename.dirname (Filename.dirname (Support.Daemon.python ())))
+
   (* The files are those that the daemon serves. *)
   let registered =
     lazy
-      (let folder = Filename.dirname (Support.Daemon.shared ()) in
+      (name_library ();
+       let folder = Filename.dirname (Support.Daemon.shared ()) in
        let register file =
          if Filename.check_suffix file ".onnx" then
            register (Filename.chop_suffix file ".onnx") ~path:(Filename.concat folder file)
