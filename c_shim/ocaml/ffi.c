@@ -276,7 +276,8 @@ CAMLprim value sidecaml_ffi_run_releasing_byte(value v_binding, value v_deadline
 }
 
 CAMLprim value sidecaml_ffi_failure(value v_binding) {
-    return failure_of(&bound_of(v_binding)->why);
+    CAMLparam1(v_binding);
+    CAMLreturn(failure_of(&bound_of(v_binding)->why));
 }
 
 /* --- Where outputs went --------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <caml/alloc.h>
@@ -11,30 +12,62 @@
 #include <caml/fail.h>
 #include <caml/memory.h>
 #include <caml/mlvalues.h>
+#include <caml/signals.h>
 
 #include "sidecaml/model.h"
+#include "text.h"
 
-/* As a segment has it: pages for what fills one, otherwise a tensor's alignment. Results depend on alignment. */
-static size_t alignment_of(size_t bytes) {
-    return bytes >= SIDECAML_PAGE_BYTES ? SIDECAML_PAGE_BYTES : SIDECAML_TENSOR_ALIGN;
-}
+/* --- Memory ------------------------------------------------------------------------------------------------------ */
+
+/* What takes longer than a thread switch is done with the runtime lock released. */
+#define LONG_BYTES (256 * 1024)
 
 /* More than the machine has would be granted, and end the process at some later write. */
-static int machine_has(size_t bytes) {
+CAMLprim value sidecaml_ml_machine_has(value v_bytes) { /* noalloc */
     long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-    return pages <= 0 || page <= 0 || bytes / (size_t)page < (size_t)pages;
+    return Val_bool(pages <= 0 || page <= 0 || Long_val(v_bytes) / page < pages);
 }
 
-/* A Bigarray of one dimension that owns zeroed memory: (kind, elements, bytes). Out_of_memory when there is not so
- * much. The kind is a constant constructor whose number is the one that C uses, as Bigarray.create itself relies on. */
-CAMLprim value sidecaml_ml_allocate(value v_kind, value v_elements, value v_bytes) {
-    intnat elements = Long_val(v_elements), bytes = Long_val(v_bytes);
-    void *memory = NULL;
-    if (bytes == 0) bytes = SIDECAML_TENSOR_ALIGN;
-    if (!machine_has((size_t)bytes) || posix_memalign(&memory, alignment_of((size_t)bytes), (size_t)bytes) != 0)
-        caml_raise_out_of_memory();
-    memset(memory, 0, (size_t)bytes);
-    return caml_ba_alloc(Caml_ba_kind_val(v_kind) | CAML_BA_C_LAYOUT | CAML_BA_MANAGED, 1, memory, &elements);
+/* Bytes from the Bigarray's start to the first place aligned as in a segment: to a page for what fills one, otherwise
+ * as tensors are. Results depend on alignment. */
+CAMLprim value sidecaml_ml_misaligned(value v_array, value v_bytes) { /* noalloc */
+    uintptr_t align = Long_val(v_bytes) >= SIDECAML_PAGE_BYTES ? SIDECAML_PAGE_BYTES : SIDECAML_TENSOR_ALIGN;
+    return Val_long((align - (uintptr_t)Caml_ba_data_val(v_array) % align) % align);
+}
+
+/* The two below let go of the runtime lock around their work on large memory. */
+static value with_memory(value v_array, void (*work)(void *start, size_t bytes)) {
+    CAMLparam1(v_array);
+    void *start = Caml_ba_data_val(v_array);
+    size_t bytes = caml_ba_byte_size(Caml_ba_array_val(v_array));
+    if (bytes >= LONG_BYTES) caml_enter_blocking_section_no_pending();
+    work(start, bytes);
+    if (bytes >= LONG_BYTES) caml_leave_blocking_section();
+    CAMLreturn(Val_unit);
+}
+
+static void make_zeros(void *start, size_t bytes) {
+    memset(start, 0, bytes);
+}
+
+/* Whole pages go back to the system, which gives zeros at the next access; the rest is cleared by hand. */
+static void give_back(void *start, size_t bytes) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t first = ((uintptr_t)start + page - 1) / page * page, last = ((uintptr_t)start + bytes) / page * page;
+    if (first >= last || madvise((void *)first, last - first, MADV_DONTNEED) != 0) {
+        make_zeros(start, bytes);
+        return;
+    }
+    make_zeros(start, first - (uintptr_t)start);
+    make_zeros((void *)last, (uintptr_t)start + bytes - last);
+}
+
+CAMLprim value sidecaml_ml_make_zeros(value v_array) {
+    return with_memory(v_array, make_zeros);
+}
+
+CAMLprim value sidecaml_ml_give_back(value v_array) {
+    return with_memory(v_array, give_back);
 }
 
 /* --- Dimensions of a request ---------------------------------------------------------------------------------------
@@ -94,4 +127,13 @@ CAMLprim value sidecaml_ml_request_dims(value v_inputs, value v_signature, value
     caml_stat_free(known);
     caml_stat_free(dims);
     CAMLreturn(caml_copy_string(status < 0 ? why.text : ""));
+}
+
+/* --- Names in sentences ------------------------------------------------------------------------------------------- */
+
+CAMLprim value sidecaml_ml_quoted(value v_name) {
+    char quoted[SIDECAML_FAILURE_BYTES];
+    struct text text = text_in(quoted, sizeof quoted);
+    text_add_quoted(&text, String_val(v_name), caml_string_length(v_name));
+    return caml_copy_string(quoted);
 }

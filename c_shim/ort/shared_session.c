@@ -12,6 +12,7 @@
 
 /* What makes a file the same one, and unchanged. */
 struct identity {
+    bool known; /* the file is there */
     dev_t device;
     ino_t inode;
     off_t size;
@@ -26,26 +27,33 @@ struct sidecaml_shared_session {
     struct sidecaml_shared_session *next;
 };
 
-/* Guards the list and every count of holds. */
+/* Guards the list and every count of holds; never held for long, because finalisers take it. */
 static pthread_mutex_t guard = PTHREAD_MUTEX_INITIALIZER;
+/* Held while a model is loaded, so that none is loaded twice. Taken before `guard`. */
+static pthread_mutex_t loading = PTHREAD_MUTEX_INITIALIZER;
 static struct sidecaml_shared_session *all;
 
-/* Zeros for a file that is not there: loading it says so. */
+/* Unknown for a file that is not there: loading it says so. */
 static struct identity identity_of(const char *model) {
     struct stat file;
     if (stat(model, &file) != 0) return (struct identity){0};
-    return (struct identity){file.st_dev, file.st_ino, file.st_size, file.st_mtim};
+    return (struct identity){true, file.st_dev, file.st_ino, file.st_size, file.st_mtim};
 }
 
 static bool same(const struct identity *a, const struct identity *b) {
-    return a->device == b->device && a->inode == b->inode && a->size == b->size &&
+    return a->known && b->known && a->device == b->device && a->inode == b->inode && a->size == b->size &&
            a->changed.tv_sec == b->changed.tv_sec && a->changed.tv_nsec == b->changed.tv_nsec;
 }
 
+/* Held once more; NULL when there is none. */
 static struct sidecaml_shared_session *find(const struct identity *identity, uint32_t threads) {
-    for (struct sidecaml_shared_session *shared = all; shared; shared = shared->next)
-        if (shared->threads == threads && same(&shared->identity, identity)) return shared;
-    return NULL;
+    struct sidecaml_shared_session *found = NULL;
+    pthread_mutex_lock(&guard);
+    for (struct sidecaml_shared_session *shared = all; shared && !found; shared = shared->next)
+        if (shared->threads == threads && same(&shared->identity, identity)) found = shared;
+    if (found) found->holds++;
+    pthread_mutex_unlock(&guard);
+    return found;
 }
 
 /* A failure on zeros need not matter; a rank that is not as declared does. */
@@ -68,8 +76,11 @@ static int add(const char *model, const struct identity *identity, uint32_t thre
     }
     shared->identity = *identity;
     shared->threads = threads;
+    shared->holds = 1;
+    pthread_mutex_lock(&guard);
     shared->next = all;
     all = shared;
+    pthread_mutex_unlock(&guard);
     *out = shared;
     return 0;
 }
@@ -77,12 +88,10 @@ static int add(const char *model, const struct identity *identity, uint32_t thre
 int sidecaml_shared_session_acquire(const char *model, uint32_t threads, sidecaml_shared_session **out,
                                     struct sidecaml_failure *why) {
     struct identity identity = identity_of(model);
-    int status = 0;
-    pthread_mutex_lock(&guard);
+    pthread_mutex_lock(&loading);
     *out = find(&identity, threads);
-    if (!*out) status = add(model, &identity, threads, out, why);
-    if (status == 0) (*out)->holds++;
-    pthread_mutex_unlock(&guard);
+    int status = *out ? 0 : add(model, &identity, threads, out, why);
+    pthread_mutex_unlock(&loading);
     return status;
 }
 

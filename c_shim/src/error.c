@@ -40,6 +40,11 @@ const char *sidecaml_error_text(int code) {
     }
 }
 
+/* U+0080 to U+009F: terminals take U+009B for an escape sequence. */
+static bool is_c1_control(const char *bytes) {
+    return (unsigned char)bytes[0] == 0xc2 && (unsigned char)bytes[1] < 0xa0;
+}
+
 size_t clean_text(char *text, size_t length) {
     for (size_t at = 0; at < length;) {
         bool cut;
@@ -47,6 +52,7 @@ size_t clean_text(char *text, size_t length) {
         if (cut) length = at;
         if (bytes == 0) text[at] = '?';
         if (bytes == 1 && ((unsigned char)text[at] < ' ' || text[at] == 0x7f)) text[at] = ' ';
+        if (bytes == 2 && is_c1_control(text + at)) text[at] = text[at + 1] = ' ';
         at += bytes ? bytes : 1;
     }
     text[length] = '\0';

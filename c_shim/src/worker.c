@@ -395,7 +395,7 @@ int sidecaml_worker_serve(sidecaml_worker *worker, uint64_t timeout_ns, struct s
         sidecaml_worker_started(worker, out);
         if (bound->run(bound->context, why) < 0) return 1;
         sidecaml_worker_complete(worker, out, 0, NULL);
-        if ((int64_t)(worker->last_ns - began) >= SERVE_TURN_NS) return -SIDECAML_E_AGAIN;
+        if ((int64_t)(coarse_now_ns() - began) >= SERVE_TURN_NS) return -SIDECAML_E_AGAIN;
     }
     return status;
 }

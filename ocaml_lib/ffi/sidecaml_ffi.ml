@@ -19,29 +19,26 @@ let library () = open_library ""
 
 (* --- Names ------------------------------------------------------------------------------------------------------------ *)
 
-module Names = Map.Make (String)
+module Names = In_process.Names
 
 type file = { path : string; threads : int }
 
-(* One immutable value: threads may register and open at any time. *)
-let registered : file Names.t ref = ref Names.empty
+let registered : file Names.t = Names.create ()
 let most_threads = 32_767
 
 let register ?(threads = 1) name ~path =
   check_path path;
   if threads < 1 || threads > most_threads then
     invalid_arg (Printf.sprintf "Sidecaml_ffi.register: a model has 1 to %d threads, not %d" most_threads threads);
-  registered := Names.add name { path; threads } !registered
+  Names.add registered name { path; threads }
 
-let forget name = registered := Names.remove name !registered
-
+let forget name = Names.remove registered name
 let is_path name = String.contains name '/' || Filename.check_suffix name ".onnx"
 
 let find name =
-  match Names.find_opt name !registered with
-  | Some file -> Ok file
-  | None when is_path name -> Ok { path = name; threads = 1 }
-  | None -> Error (In_process.unknown_model name ~known:(List.map fst (Names.bindings !registered)))
+  match Names.find registered name with
+  | Error _ when is_path name -> Ok { path = name; threads = 1 }
+  | found -> found
 
 (* --- The engine ------------------------------------------------------------------------------------------------------- *)
 
@@ -59,28 +56,22 @@ module Engine = struct
 
   let ( let* ) = Result.bind
 
-  let load name =
-    let* { path; threads } = find name in
+  let describe_file name { path; threads } =
     match Core.open_session path threads with
-    | Ok session -> Ok (session, model_of name session)
-    | Error (_, problem) -> Error (In_process.not_loaded name problem)
+    | Ok session ->
+        let model = model_of name session in
+        Core.close_session session;
+        model
+    | Error (_, problem) -> In_process.failed_model name ~engine:"onnx" problem
 
-  let describe name =
-    let* session, model = load name in
-    Core.close_session session;
-    Ok model
-
-  let models () =
-    let described name =
-      match describe name with
-      | Ok model -> model
-      | Error e -> In_process.failed_model name ~engine:"onnx" e
-    in
-    Ok (List.map (fun (name, _) -> described name) (Names.bindings !registered))
+  let describe name = Result.map (describe_file name) (find name)
+  let models () = Ok (List.map (fun (name, file) -> describe_file name file) (Names.all registered))
 
   let open_model ~lock name =
-    let* session, model = load name in
-    Ok ({ session; holds_lock = lock = `Hold; slots = [||] }, model)
+    let* { path; threads } = find name in
+    match Core.open_session path threads with
+    | Ok session -> Ok ({ session; holds_lock = lock = `Hold; slots = [||] }, model_of name session)
+    | Error (_, problem) -> Error (In_process.not_loaded name problem)
 
   let attach t ~slots tensors =
     t.slots <- Array.init slots (fun slot -> Slot.make t.session ~slot ~holds_lock:t.holds_lock tensors);

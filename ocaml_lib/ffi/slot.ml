@@ -53,6 +53,12 @@ let make session ~slot ~holds_lock tensors =
   }
 
 let failure t = t.failure
+
+(* The collector finds the bindings. *)
+let forget t =
+  t.current <- None;
+  t.others <- []
+
 let error (number, message) = Error.of_number number ~message
 
 (* --- Failures: code and sentence are the binding's ------------------------------------------------------------------ *)
@@ -136,7 +142,7 @@ let settle t binding =
 
 (* Once more with no output bound: the model may not keep to the shapes that it declares. *)
 let run_unbound t binding deadline_ns =
-  let before = Array.copy binding.places and failure = t.failure in
+  let before = Array.copy binding.places in
   Array.fill binding.places 0 (outputs t) Copied;
   if run_and_copy t binding deadline_ns then begin
     settle t binding;
@@ -144,9 +150,9 @@ let run_unbound t binding deadline_ns =
   end
   else begin
     Array.blit before 0 binding.places 0 (outputs t);
-    let unbound = t.failure in
-    ignore (bind_outputs t binding);
-    t.failure <- (if is_engine_failure t then failure else unbound);
+    let failure = t.failure in
+    if not (bind_outputs t binding) then forget t;
+    t.failure <- failure;
     false
   end
 
@@ -179,17 +185,20 @@ let rec same_dims slot tensors dims =
 
 let fits t binding = same_dims t.slot t.dynamic binding.dims
 
-let rec keep n = function
-  | [] -> []
-  | binding :: rest when n > 0 -> binding :: keep (n - 1) rest
-  | dropped ->
-      List.iter (fun binding -> Core.unbind binding.io) dropped;
-      []
+let rec split n = function
+  | binding :: rest when n > 0 ->
+      let kept, dropped = split (n - 1) rest in
+      (binding :: kept, dropped)
+  | rest -> ([], rest)
 
+(* Whatever raises does so before the two fields change, or after: then the collector finds what was dropped. *)
 let make_current t binding =
   let earlier = List.filter (fun other -> other != binding) (Option.to_list t.current @ t.others) in
-  t.current <- Some binding;
-  t.others <- keep (most_bindings - 1) earlier
+  let kept, dropped = split (most_bindings - 1) earlier in
+  let current = Some binding in
+  t.current <- current;
+  t.others <- kept;
+  List.iter (fun binding -> Core.unbind binding.io) dropped
 
 (* The binding for the request's dimensions: the current one without a search or an allocation. *)
 let find t =
@@ -208,9 +217,16 @@ let run_binding t binding deadline_ns =
   | With_copies_or_unbound -> or_unbound t binding deadline_ns (run_and_copy t binding deadline_ns)
   | Watched -> first_run t binding deadline_ns
 
-let run t ~deadline_ns = match find t with Some binding -> run_binding t binding deadline_ns | None -> false
+let run t ~deadline_ns =
+  match match find t with Some binding -> run_binding t binding deadline_ns | None -> false with
+  | succeeded -> succeeded
+  | exception exn ->
+      (* Of a signal's handler, in the middle of anything: no binding can be relied on. *)
+      let backtrace = Printexc.get_raw_backtrace () in
+      forget t;
+      Printexc.raise_with_backtrace exn backtrace
 
 let close t =
-  List.iter (fun binding -> Core.unbind binding.io) (Option.to_list t.current @ t.others);
-  t.current <- None;
-  t.others <- []
+  let bindings = Option.to_list t.current @ t.others in
+  forget t;
+  List.iter (fun binding -> Core.unbind binding.io) bindings

@@ -65,8 +65,8 @@ module type S = sig
     ?lock:lock ->
     string ->
     (t, Error.t) result
-  (** [open_model name] opens a channel to a model. It blocks, with the runtime lock released, and puts signal handlers off until
-      it is done. A worker takes a new channel between two requests, so that opening waits for one that runs.
+  (** [open_model name] opens a channel to a model. It blocks, with the runtime lock released, and puts signal handlers off
+      until it is done. A worker takes a new channel between two requests, so that opening waits for one that runs.
 
 
       Raises [Invalid_argument] when an argument makes no sense: [slots] below 1, a negative size or time.
@@ -209,8 +209,8 @@ module type S = sig
 
   (** {1 Calling}
 
-      None of the functions in this section allocates when it succeeds, but for what a backend that runs models in this
-      process prepares with the first request of a slot, or of a set of dimensions. *)
+      None of the functions in this section allocates when it succeeds. A backend that runs models in this process does,
+      in the first request of a slot or of a set of dimensions, and for outputs whose size only the run can tell. *)
 
   val run : t -> (unit, Error.t) result
   (** [run t] runs the model on the inputs, and waits for the outputs. The outputs can be read until the next [run].

@@ -221,11 +221,7 @@ module Make (T : Transport.S) = struct
     else if code = -Abi.error_invalid || code = Transport.closed || code = Transport.taken then
       refuse t call code (Printf.sprintf "slot %d holds neither a request nor an answer" slot)
     else if code = -Abi.error_full || code = -Abi.error_busy || code = -Abi.error_corrupt then not_begun t call code
-    else begin
-      let message = T.message t.requests slot in
-      ignore (T.release t.requests slot);
-      Error (Error.of_number (-code) ~message)
-    end
+    else Error (T.failure t.requests slot code)
 
   (* --- Calling ----------------------------------------------------------------------------------------------------- *)
 
@@ -322,8 +318,8 @@ module Make (T : Transport.S) = struct
 
   (* --- Looking closer ---------------------------------------------------------------------------------------------- *)
 
-  let set_stamps t all =
-    let code = T.set_stamps t.requests all in
+  let set_stamps t wanted =
+    let code = T.set_stamps t.requests wanted in
     if code < 0 then refuse t "set_stamps" code closed
 
   let stamps ?(slot = 0) t : Backend.stamps =

@@ -94,7 +94,13 @@ external set_stamps : handle -> bool -> int = "sidecaml_ml_set_stamps" [@@noallo
 
 external stamps : handle -> int -> int array -> int = "sidecaml_ml_stamps" [@@noalloc]
 
-external allocate : ('a, 'b) Bigarray.kind -> int -> int -> ('a, 'b, Bigarray.c_layout) Bigarray.Array1.t = "sidecaml_ml_allocate"
+type ('a, 'b) memory = ('a, 'b, Bigarray.c_layout) Bigarray.Array1.t
+
+external machine_has : int -> bool = "sidecaml_ml_machine_has" [@@noalloc]
+external misaligned : ('a, 'b) memory -> int -> int = "sidecaml_ml_misaligned" [@@noalloc]
+external make_zeros : ('a, 'b) memory -> unit = "sidecaml_ml_make_zeros"
+external give_back : ('a, 'b) memory -> unit = "sidecaml_ml_give_back"
+external quoted : string -> string = "sidecaml_ml_quoted"
 
 type signature = (string * int array * string array) array
 

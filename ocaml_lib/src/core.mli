@@ -121,11 +121,22 @@ external stamps : handle -> int -> int array -> int = "sidecaml_ml_stamps" [@@no
 
 (** {1 Memory of this process} *)
 
-external allocate : ('a, 'b) Bigarray.kind -> int -> int -> ('a, 'b, Bigarray.c_layout) Bigarray.Array1.t
-  = "sidecaml_ml_allocate"
-(** [allocate kind elements bytes] is zeroed memory of its own, aligned as tensors in a segment are; [bytes] must be what
-    [elements] of [kind] take.
-    @raise Out_of_memory also for more than the machine has *)
+type ('a, 'b) memory = ('a, 'b, Bigarray.c_layout) Bigarray.Array1.t
+
+external machine_has : int -> bool = "sidecaml_ml_machine_has" [@@noalloc]
+(** Whether so many bytes are less than its memory. *)
+
+external misaligned : ('a, 'b) memory -> int -> int = "sidecaml_ml_misaligned" [@@noalloc]
+(** [misaligned memory bytes] are the bytes before the first place that is aligned as a tensor of [bytes] in a segment. *)
+
+external make_zeros : ('a, 'b) memory -> unit = "sidecaml_ml_make_zeros"
+(** Writes them, so that the memory is there. *)
+
+external give_back : ('a, 'b) memory -> unit = "sidecaml_ml_give_back"
+(** The memory reads as zeros from now on, and takes no room until it is written again. *)
+
+external quoted : string -> string = "sidecaml_ml_quoted"
+(** A name as sentences of the daemon quote it. *)
 
 type signature = (string * int array * string array) array
 (** Of each tensor, inputs first: name, dims with -1 for a dynamic one, names of the dynamic ones or [""]. *)

@@ -61,17 +61,37 @@ let fingerprint inputs outputs =
 let model ?(max_slots = Abi.max_slots) name ~engine ~inputs ~outputs : Model.t =
   { name; engine; state = Ready; fingerprint = fingerprint inputs outputs; max_slots; inputs; outputs }
 
-let failed_model name ~engine error : Model.t =
-  let state = Model.Failed (snd (Error.to_number error)) in
-  { name; engine; state; fingerprint = 0L; max_slots = Abi.max_slots; inputs = []; outputs = [] }
-
-let unknown_model name ~known =
-  let message = Printf.sprintf "no model is called %s: %s" (Nearest.quoted name) (Nearest.sentence name known) in
-  Error.Rejected { code = Unknown_model; message }
+let failed_model name ~engine problem : Model.t =
+  { name; engine; state = Failed problem; fingerprint = 0L; max_slots = Abi.max_slots; inputs = []; outputs = [] }
 
 let not_loaded name problem =
   let message = Printf.sprintf "model %s could not be loaded: %s" (Nearest.quoted name) problem in
   Error.Rejected { code = Model_failed; message }
+
+module Names = struct
+  module Map = Map.Make (String)
+
+  type 'a t = 'a Map.t Atomic.t
+
+  let create () = Atomic.make Map.empty
+
+  let rec change t how =
+    let before = Atomic.get t in
+    if not (Atomic.compare_and_set t before (how before)) then change t how
+
+  let add t name what = change t (Map.add name what)
+  let remove t name = change t (Map.remove name)
+  let find_opt t name = Map.find_opt name (Atomic.get t)
+  let all t = Map.bindings (Atomic.get t)
+
+  let find t name =
+    match find_opt t name with
+    | Some found -> Ok found
+    | None ->
+        let sentence = Nearest.sentence name (List.map fst (all t)) in
+        let message = Printf.sprintf "no model is called %s: %s" (Nearest.quoted name) sentence in
+        Error (Error.Rejected { code = Unknown_model; message })
+end
 
 let ( let* ) = Result.bind
 
@@ -147,7 +167,7 @@ module Requests (E : Engine) = struct
   let describe ~socket:_ ~timeout_ns:_ name = E.describe name
 
   let unsupported (tensor : Model.tensor) =
-    let message = Printf.sprintf "tensor '%s' has an element type that no Bigarray carries: %s" tensor.name tensor.dtype in
+    let message = Printf.sprintf "tensor %s has an element type that no Bigarray carries: %s" (Nearest.quoted tensor.name) tensor.dtype in
     Error (Error.Rejected { code = Unsupported; message })
 
   let rec make_tensors ~slots made = function
@@ -165,7 +185,7 @@ module Requests (E : Engine) = struct
     let described = List.map2 (fun (is_output, tensor) dims -> (is_output, tensor, dims)) (inputs @ outputs) max_dims in
     try make_tensors ~slots [] described
     with Out_of_memory ->
-      let message = Printf.sprintf "model '%s' needs %d bytes for its tensors, which the machine has not" model.name bytes in
+      let message = Printf.sprintf "model %s needs %d bytes for its tensors, which the machine has not" (Nearest.quoted model.name) bytes in
       Error (Error.Rejected { code = No_memory; message })
 
   let prepare engine (model : Model.t) ~slots ~dims =
@@ -190,8 +210,8 @@ module Requests (E : Engine) = struct
 
   let too_many (model : Model.t) slots =
     let message =
-      Printf.sprintf "model '%s' allows %d slots a channel and %d were asked for: ask for fewer, or raise its max_slots"
-        model.name model.max_slots slots
+      Printf.sprintf "model %s allows %d slots a channel and %d were asked for: ask for fewer, or raise its max_slots"
+        (Nearest.quoted model.name) model.max_slots slots
     in
     Error (Error.Rejected { code = Too_many_slots; message })
 
@@ -203,29 +223,31 @@ module Requests (E : Engine) = struct
 
   (* --- One call at a time ------------------------------------------------------------------------------------------ *)
 
-  (* 0 when the caller is in, and has to leave again. *)
-  let enter t =
-    if Atomic.exchange t.taken true then Transport.taken
-    else if t.is_open then 0
-    else begin
-      Atomic.set t.taken false;
-      Transport.closed
-    end
+  let leave_and_raise t exn =
+    let backtrace = Printexc.get_raw_backtrace () in
+    Atomic.set t.taken false;
+    Printexc.raise_with_backtrace exn backtrace
 
-  let leave t = Atomic.set t.taken false
+  (* [step t slot argument], unless another thread is in a call or the channel is closed. A signal's handler may raise
+     wherever OCaml code allocates: the channel is left all the same. Steps are no closures: those would be allocated. *)
+  let guarded t step slot argument =
+    if Atomic.exchange t.taken true then Transport.taken
+    else
+      match if t.is_open then step t slot argument else Transport.closed with
+      | result ->
+          Atomic.set t.taken false;
+          result
+      | exception exn -> leave_and_raise t exn
+
+  let close_now t _ _ =
+    t.is_open <- false;
+    E.close t.engine;
+    Array.iter (fun (tensor : Tensor.t) -> View.clear tensor.view) t.tensors;
+    0
 
   let close t =
-    let entered = enter t in
-    if entered = Transport.taken then entered
-    else begin
-      if entered = 0 then begin
-        t.is_open <- false;
-        E.close t.engine;
-        Array.iter (fun (tensor : Tensor.t) -> View.clear tensor.view) t.tensors;
-        leave t
-      end;
-      0
-    end
+    let result = guarded t close_now 0 0 in
+    if result = Transport.closed then 0 else result
 
   let is_open t = t.is_open
 
@@ -247,18 +269,11 @@ module Requests (E : Engine) = struct
   let run_in_turn t deadline =
     let slot = t.next in
     if t.states.(slot) <> Free then -Abi.error_full
-    else
-      match run_slot t slot deadline with
-      | () ->
-          t.next <- (if slot + 1 = t.slots then 0 else slot + 1);
-          slot
-      | exception exn ->
-          let backtrace = Printexc.get_raw_backtrace () in
-          leave t;
-          Printexc.raise_with_backtrace exn backtrace
-
-  let failure t slot =
-    match Shapes.failure t.shapes t.tensors slot with Some error -> error | None -> E.failure t.engine ~slot
+    else begin
+      run_slot t slot deadline;
+      t.next <- (if slot + 1 = t.slots then 0 else slot + 1);
+      slot
+    end
 
   (* A failure is told once, and leaves the slot free. *)
   let outcome t slot =
@@ -267,76 +282,55 @@ module Requests (E : Engine) = struct
     | Free -> -Abi.error_invalid
     | Failed ->
         t.states.(slot) <- Free;
-        -fst (Error.to_number (failure t slot))
+        Transport.failed
 
-  let run t deadline =
-    let entered = enter t in
-    if entered < 0 then entered
+  let failure t slot _result =
+    match Shapes.failure t.shapes t.tensors slot with Some error -> error | None -> E.failure t.engine ~slot
+
+  let run_now t slot deadline =
+    t.states.(slot) <- Free;
+    let result = run_in_turn t deadline in
+    if result = slot then outcome t slot else result
+
+  let submit_now t _ deadline = run_in_turn t deadline
+  let claim_now t _ _ = if t.states.(t.next) = Free then t.next else -Abi.error_full
+  let await_now t slot _ = outcome t slot
+
+  let release_now t slot _ =
+    if t.states.(slot) <> Answered then -Abi.error_invalid
     else begin
-      t.states.(0) <- Free;
-      let result = run_in_turn t deadline in
-      let result = if result = 0 then outcome t 0 else result in
-      leave t;
-      result
+      t.states.(slot) <- Free;
+      0
     end
 
-  let submit t deadline =
-    let entered = enter t in
-    if entered < 0 then entered
+  let abandon_now t slot _ =
+    if t.states.(slot) = Free then -Abi.error_invalid
     else begin
-      let slot = run_in_turn t deadline in
-      leave t;
-      slot
+      t.states.(slot) <- Free;
+      0
     end
 
-  let claim t =
-    let entered = enter t in
-    if entered < 0 then entered
-    else begin
-      let slot = if t.states.(t.next) = Free then t.next else -Abi.error_full in
-      leave t;
-      slot
-    end
-
-  let await t slot _deadline =
-    let entered = enter t in
-    if entered < 0 then entered
-    else begin
-      let result = outcome t slot in
-      leave t;
-      result
-    end
-
+  let run t deadline = guarded t run_now 0 deadline
+  let submit t deadline = guarded t submit_now 0 deadline
+  let claim t = guarded t claim_now 0 0
+  let await t slot deadline = guarded t await_now slot deadline
   let poll = await
-
-  let free t slot ~is_held =
-    let entered = enter t in
-    if entered < 0 then entered
-    else begin
-      let held = is_held t.states.(slot) in
-      if held then t.states.(slot) <- Free;
-      leave t;
-      if held then 0 else -Abi.error_invalid
-    end
-
-  let release t slot = free t slot ~is_held:(fun state -> state = Answered)
-  let abandon t slot = free t slot ~is_held:(fun state -> state <> Free)
+  let release t slot = guarded t release_now slot 0
+  let abandon t slot = guarded t abandon_now slot 0
 
   (* --- Beside them ------------------------------------------------------------------------------------------------- *)
 
   let set_dims t slot tensor dims =
-    let entered = enter t in
-    if entered < 0 then entered
-    else begin
-      let tensor = t.tensors.(tensor) in
-      let fits = Tensor.fits tensor dims in
-      if fits then begin
+    let tensor = t.tensors.(tensor) in
+    let set_now t slot _ =
+      if not (Tensor.fits tensor dims) then -Abi.error_bad_dims
+      else begin
         Tensor.set_dims tensor ~slot dims;
-        t.shapes.stale.(slot) <- true
-      end;
-      leave t;
-      if fits then 0 else -Abi.error_bad_dims
-    end
+        t.shapes.stale.(slot) <- true;
+        0
+      end
+    in
+    guarded t set_now slot 0
 
   (* Also from within a run: an engine may be OCaml code that looks its tensors up by name. *)
   let get_dims t slot tensor dims =
@@ -346,8 +340,6 @@ module Requests (E : Engine) = struct
       Array.blit current 0 dims 0 (Array.length current);
       Array.length current
     end
-
-  let message t slot = snd (Error.to_number (failure t slot))
 
   let set_stamps t wanted =
     if t.is_open then begin

@@ -2,7 +2,8 @@
 
     What a program sees is the same as with the daemon, but for what only another process can do: a request runs within
     {!Backend.S.submit} (or [run]), so it is never seen under way; nothing survives a crash in the model; and a deadline
-    ends a call only as soon as the engine can stop. [socket] and [policy] mean nothing here. *)
+    ends a call only as soon as the engine can stop. [socket], [policy] and, where a model is looked for or opened,
+    [timeout_ns] mean nothing here. A signal's handler has its turn when a run is over. *)
 
 (** One input or output of an open channel, in every slot. For engines; used by one thread at a time. *)
 module Tensor : sig
@@ -64,14 +65,27 @@ val model : ?max_slots:int -> string -> engine:string -> inputs:Model.tensor lis
 
     @param max_slots default: the most that there can be, 1024 *)
 
-val failed_model : string -> engine:string -> Error.t -> Model.t
-(** [failed_model name ~engine e] is one that could not be loaded. *)
-
-val unknown_model : string -> known:string list -> Error.t
-(** [unknown_model name ~known] says which name may have been meant. *)
+val failed_model : string -> engine:string -> string -> Model.t
+(** [failed_model name ~engine problem] is one that could not be loaded. *)
 
 val not_loaded : string -> string -> Error.t
 (** [not_loaded name problem] is [Model_failed], in the words in which a daemon refuses to open such a model. *)
+
+(** What an engine knows by name. Any thread or domain may look and change at any time. *)
+module Names : sig
+  type 'a t
+
+  val create : unit -> 'a t
+  val add : 'a t -> string -> 'a -> unit
+  val remove : 'a t -> string -> unit
+  val find_opt : 'a t -> string -> 'a option
+
+  val find : 'a t -> string -> ('a, Error.t) result
+  (** [find names name], or [Unknown_model] with the nearest name that is known. *)
+
+  val all : 'a t -> (string * 'a) list
+  (** [all names], sorted. *)
+end
 
 (** {1 The backend} *)
 

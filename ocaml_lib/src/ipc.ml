@@ -72,8 +72,12 @@ module Daemon = struct
 
   let set_dims t slot tensor dims = Core.set_dims t.handle slot tensor dims
   let get_dims t slot tensor dims = Core.get_dims t.handle slot tensor dims
-  let message t slot = Core.message t.handle slot
-  let set_stamps t all = Core.set_stamps t.handle all
+  let failure t slot code =
+    let message = Core.message t.handle slot in
+    ignore (Core.release t.handle slot);
+    Error.of_number (-code) ~message
+
+  let set_stamps t wanted = Core.set_stamps t.handle wanted
   let stamps t slot four = Core.stamps t.handle slot four
   let gone t = match Core.gone t.handle with 0, _ -> None | _, text -> Some text
 end

@@ -7,7 +7,7 @@ module rec Engine : sig
   val belongs_to : t -> Base.t -> unit
   val output : t -> string -> In_process.Tensor.t option
 end = struct
-  module Names = Map.Make (String)
+  module Names = In_process.Names
   module Tensor = In_process.Tensor
 
   type answer = Base.t -> slot:int -> (unit, Error.t) result
@@ -21,25 +21,17 @@ end = struct
 
   (* --- What is served -------------------------------------------------------------------------------------------- *)
 
-  (* One immutable value: threads may serve and open at any time. *)
-  let served : (Model.t * answer) Names.t ref = ref Names.empty
-
-  let serve (model : Model.t) answer = served := Names.add model.name (model, answer) !served
-  let withdraw name = served := Names.remove name !served
-  let models () = Ok (List.map (fun (_, (model, _)) -> model) (Names.bindings !served))
-
-  let find name =
-    match Names.find_opt name !served with
-    | Some found -> Ok found
-    | None -> Error (In_process.unknown_model name ~known:(List.map fst (Names.bindings !served)))
-
-  let describe name = Result.map fst (find name)
+  let served : (Model.t * answer) Names.t = Names.create ()
+  let serve (model : Model.t) answer = Names.add served model.name (model, answer)
+  let withdraw name = Names.remove served name
+  let models () = Ok (List.map (fun (_, (model, _)) -> model) (Names.all served))
+  let describe name = Result.map fst (Names.find served name)
 
   (* --- One channel ----------------------------------------------------------------------------------------------- *)
 
   let open_model ~lock:_ name =
     let opened (model, answer) = ({ answer; channel = None; tensors = [||]; failures = [||] }, model) in
-    Result.map opened (find name)
+    Result.map opened (Names.find served name)
 
   let attach t ~slots tensors =
     t.tensors <- tensors;
@@ -107,5 +99,9 @@ let withdraw = Engine.withdraw
 
 let set_output_dims ?(slot = 0) t name dims =
   match Engine.output (Base.engine t) name with
+  | Some tensor when In_process.Tensor.is_known tensor ~slot && In_process.Tensor.dims tensor ~slot <> dims ->
+      invalid_arg
+        (Printf.sprintf "Sidecaml.Mock.set_output_dims: model %S: the inputs tell the dimensions of output %S" (model t).name
+           name)
   | Some tensor -> In_process.Tensor.set_dims tensor ~slot dims
   | None -> invalid_arg (Printf.sprintf "Sidecaml.Mock.set_output_dims: model %S has no output %S" (model t).name name)

@@ -34,7 +34,8 @@ val serve :
 val set_output_dims : ?slot:int -> t -> string -> int array -> unit
 (** [set_output_dims ~slot t name dims] says, in a run, how large an output comes out.
 
-    Raises [Invalid_argument] for a name that the model does not have, and for [dims] that do not fit. *)
+    Raises [Invalid_argument] for a name that the model does not have, for [dims] that do not fit, and for others than
+    the inputs' names tell. *)
 
 val withdraw : string -> unit
 (** [withdraw name] forgets a model. *)

@@ -30,7 +30,7 @@ let hint name known =
 
 (* --- In the daemon's words: the texts must be the same wherever a model runs ----------------------------------------- *)
 
-let quoted name = Printf.sprintf "'%s'" (String.concat "\\'" (String.split_on_char '\'' name))
+let quoted = Core.quoted
 
 let most_listed = 8
 

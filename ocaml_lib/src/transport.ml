@@ -6,6 +6,9 @@
 let closed = Core.closed ()
 let taken = Core.taken ()
 
+(* A request ended with an error of its own, which [failure] tells; whatever its code, it is no refusal of the call. *)
+let failed = -1002
+
 type 'a opened = { requests : 'a; model : Model.t; views : View.t array; slots : int }
 
 module type S = sig
@@ -42,7 +45,9 @@ module type S = sig
   (* Of (slot, tensor): [invalid] under a request, or for dims that the tensor has no room for. *)
 
   val get_dims : t -> int -> int -> int array -> int
-  val message : t -> int -> string
+  val failure : t -> int -> int -> Error.t
+  (* Of (slot, result): why the request in the slot failed, where the result does not say it. The slot is free after. *)
+
   val set_stamps : t -> bool -> int
   val stamps : t -> int -> int array -> int
   val gone : t -> string option

@@ -72,26 +72,22 @@ let round_up bytes = (bytes + Abi.tensor_align - 1) / Abi.tensor_align * Abi.ten
 
 let stride_of dtype max_dims = round_up (Array.fold_left ( * ) (Dtype.bytes dtype) max_dims)
 
+(* The collector is told of the memory where the Bigarray allocates it itself, with room to start where it should. *)
+let aligned dtype bytes =
+  if not (Core.machine_has bytes) then raise Out_of_memory;
+  let element = Dtype.bytes dtype in
+  let memory = Array1.create (Dtype.kind dtype) c_layout ((bytes + Abi.page_bytes) / element) in
+  let base = Array1.sub memory (Core.misaligned memory bytes / element) (bytes / element) in
+  Core.make_zeros base;
+  base
+
 let allocate ~slots ~is_output (signature : Model.tensor) (Dtype.Any dtype) ~max_dims =
   let stride = stride_of dtype max_dims in
   let dynamic = Array.exists (function Model.Dynamic _ -> true | Fixed _ -> false) signature.shape in
   let place : Core.place = { dynamic; offset = 0; stride; max_dims } in
-  let base = Core.allocate (Dtype.kind dtype) (slots * stride / Dtype.bytes dtype) (slots * stride) in
-  over base slots is_output signature place dtype
+  over (aligned dtype (slots * stride)) slots is_output signature place dtype
 
-let clear (View v) =
-  let zero : type a b. (a, b) kind -> a = function
-    | Float32 -> 0.
-    | Float64 -> 0.
-    | Int8_signed -> 0
-    | Int8_unsigned -> 0
-    | Int16_signed -> 0
-    | Int16_unsigned -> 0
-    | Int32 -> 0l
-    | Int64 -> 0L
-    | _ -> invalid_arg "View.clear: no dtype has this kind"
-  in
-  Array1.fill v.base (zero (Dtype.kind v.dtype))
+let clear (View v) = Core.give_back v.base
 
 (* --- Looking ------------------------------------------------------------------------------------------------------ *)
 

@@ -18,7 +18,7 @@ val allocate :
     @raise Out_of_memory *)
 
 val clear : t -> unit
-(** [clear view] makes every slot zeros. *)
+(** [clear view] makes every slot of one that was allocated zeros, and gives its memory back. *)
 
 val dtype : t -> Dtype.any
 

@@ -66,6 +66,15 @@ module Failures (B : Backends.S) = struct
   let of_room () =
     of_run ~dims:[ ("count", 2) ] "data_dependent" (fun m -> Array1.fill (B.input1 m "x" Float32) 1.)
 
+  (* Both with the output in place and without it. *)
+  let of_shape () =
+    B.with_model_exn ~socket:(B.socket ()) ~dims:[ ("N", 2) ] "positives" @@ fun m ->
+    Array1.fill (B.input1 m "x" Float32) 1.;
+    ok "it fits" (B.run m);
+    Array1.fill (B.input1 m "x" Float32) (-1.);
+    ok "it is smaller" (B.run m);
+    string_of_int (Array1.dim (B.output1 m "y" Float32))
+
   let of_time () =
     B.with_model_exn ~socket:(B.socket ()) "slow" @@ fun m ->
     Array0.set (B.input0 m "n" Int64) 20_000L;
@@ -76,6 +85,7 @@ module Failures (B : Backends.S) = struct
       ("in a kernel", in_a_kernel ());
       ("of dims", of_dims ());
       ("of room", of_room ());
+      ("of shape", of_shape ());
       ("of time", of_time ());
       ("an unknown model", text "digitz" (open_model "digitz"));
       ("no dims", text "no dims" (open_model "dynamic_mlp"));
@@ -160,9 +170,9 @@ let models_that_fail_are_listed_with_the_reason () =
   registered ();
   Ffi.register "empty" ~path:(path "empty.onnx");
   let state (m : Sidecaml.Model.t) = if m.name = "empty" then Some m.state else None in
-  (match List.filter_map state (Ffi.models_exn ()) with
-  | [ Failed why ] -> mentions "reason" why [ "empty.onnx is empty" ]
-  | _ -> Alcotest.fail "not listed as failed");
+  let reason = path "empty.onnx" ^ " is empty: expected an ONNX file" in
+  Alcotest.(check bool) "listed" true (List.filter_map state (Ffi.models_exn ()) = [ Failed reason ]);
+  Alcotest.(check bool) "described" true ((Ffi.describe_exn "empty").state = Failed reason);
   Ffi.forget "empty"
 
 (* --- Deadlines, locks, threads ---------------------------------------------------------------------------------------- *)
@@ -212,6 +222,7 @@ let a_channel_in_use_is_refused () =
   in
   until "a second call is refused" (fun () -> !finished || refused (fun () -> ignore (Ffi.poll m 0)));
   Alcotest.(check bool) "so is close" true (!finished || refused (fun () -> Ffi.close m));
+  Alcotest.(check bool) "the call goes on" false !finished;
   Thread.join caller;
   Array0.set (Ffi.input0 m "n" Int64) 0L;
   ok "and the channel serves on" (Ffi.run m)
@@ -227,6 +238,82 @@ let threads_share_a_model () =
         Ffi.run_exn m;
         if y.{0, 5} <> 2. *. value then failwith "another thread's answer"
       done)
+
+(* --- Signals ------------------------------------------------------------------------------------------------------- *)
+
+exception Tick
+
+(* Handlers that raise in the middle of calls, until so many have. *)
+let between_ticks wanted body =
+  let armed = ref false and ticks = ref 0 in
+  let handler _ =
+    if !armed then begin
+      armed := false;
+      raise Tick
+    end
+  in
+  let once () =
+    (try
+       armed := true;
+       body ()
+     with Tick -> incr ticks);
+    armed := false
+  in
+  Signals.with_timer ~again:true ~after_s:0.000_13 handler (fun () ->
+      while !ticks < wanted do
+        once ()
+      done)
+
+(* More sets of dims than bindings are kept: some are dropped all the time. *)
+let exceptions_leave_the_channel_as_it_was () =
+  with_registered ~dims:[ ("N", 64) ] "dynamic_mlp" @@ fun m ->
+  let expected = From_here.to_rows (Random.State.make [| 7 |]) [ 1 ] in
+  let state = Random.State.make_self_init () in
+  between_ticks 300 (fun () ->
+      Ffi.set_dims m "x" [| 1 + Random.State.int state 60; 64 |];
+      Ffi.run_exn m);
+  Ffi.set_dims m "x" [| 1; 64 |];
+  let x = Ffi.input2 m "x" Float32 and state = Random.State.make [| 7 |] in
+  for j = 0 to 63 do
+    x.{0, j} <- Random.State.float state 2. -. 1.
+  done;
+  ok "the channel serves on" (Ffi.run m);
+  let answer = bits_of (Array2.slice_left (Ffi.output2 m "y" Float32) 0) in
+  Alcotest.(check bool) "with the same bits" true ([ answer ] = expected)
+
+(* The model does not keep to the shape that it declares, so that a run may be taken back and made again. *)
+let exceptions_leave_no_answer_of_an_earlier_run () =
+  with_registered ~dims:[ ("N", 64) ] "positives" @@ fun m ->
+  let x = Ffi.input1 m "x" Float32 and value = ref 0. in
+  let ask positives =
+    value := !value +. 1.;
+    for i = 0 to 63 do
+      x.{i} <- (if i < positives then !value else -1.)
+    done;
+    Ffi.run m
+  in
+  between_ticks 300 (fun () -> ignore (ask 7));
+  ok "all of them" (ask 64);
+  let y = Ffi.output1 m "y" Float32 in
+  Alcotest.(check (float 0.)) "this run's answer" !value y.{63}
+
+(* --- Memory ---------------------------------------------------------------------------------------------------------- *)
+
+let resident_mib () =
+  let channel = open_in "/proc/self/statm" in
+  let line = Fun.protect ~finally:(fun () -> close_in channel) (fun () -> input_line channel) in
+  Scanf.sscanf line "%d %d" (fun _ pages -> pages * 4 / 1024)
+
+(* Of 16 MiB each way. *)
+let closed_channels_take_no_memory () =
+  registered ();
+  let before = resident_mib () in
+  for _ = 1 to 60 do
+    Ffi.with_model_exn ~dims:[ ("N", 2 lsl 20) ] "same_rows" (fun m ->
+        Array2.fill (Ffi.input2 m "a" Float32) 1.;
+        ok "run" (Ffi.run m))
+  done;
+  Alcotest.(check bool) "resident" true (resident_mib () - before < 200)
 
 (* --- The library ------------------------------------------------------------------------------------------------------ *)
 
@@ -253,6 +340,9 @@ let tests =
         case "release lets others run" release_lets_others_run;
         case "a channel in use is refused" a_channel_in_use_is_refused;
         case "threads share a model" threads_share_a_model;
+        case "exceptions leave the channel as it was" exceptions_leave_the_channel_as_it_was;
+        case "exceptions leave no answer of an earlier run" exceptions_leave_no_answer_of_an_earlier_run;
+        case "closed channels take no memory" closed_channels_take_no_memory;
         case "one library is in use" one_library_is_in_use;
       ] );
   ]

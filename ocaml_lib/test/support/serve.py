@@ -65,6 +65,17 @@ def same_rows(path: Path) -> Path:
     return models.save(path, [node], inputs, [models.value("y", "float32", ["N", 2])])
 
 
+def positives(path: Path) -> Path:
+    """`x` float32[N] to `y`: those above 0, though it declares that all of them come out."""
+    zero = {"zero": np.zeros(1, dtype=np.float32)}
+    nodes = [
+        helper.make_node("Greater", ["x", "zero"], ["chosen"]),
+        helper.make_node("Compress", ["x", "chosen"], ["y"], axis=0),
+    ]
+    x, y = models.value("x", "float32", ["N"]), models.value("y", "float32", ["N"])
+    return models.save(path, nodes, [x], [y], zero)
+
+
 MODELS = {
     "data_dependent": models.data_dependent,
     "digits": digits,
@@ -72,6 +83,7 @@ MODELS = {
     "every_rank": every_rank,
     "every_type": every_type,
     "fails_inside": models.fails_inside,
+    "positives": positives,
     "same_rows": same_rows,
     "slow": models.slow,
 }
