@@ -40,6 +40,10 @@ static void texts_are_fit_to_be_shown_whoever_wrote_what_is_in_them(void) {
     struct sidecaml_failure why;
     fail(&why, SIDECAML_E_ENGINE, "%s", "tab\there \x1b[31m \xff \xc3\xa9 \x7f");
     CHECK(strcmp(why.text, "tab here  [31m ? \xc3\xa9  ") == 0);
+    fail(&why, SIDECAML_E_ENGINE, "%s",
+         "\xc2\x9b"
+         "31m \xc2\xa0"); /* CSI in one character; a space that is none */
+    CHECK(strcmp(why.text, "  31m \xc2\xa0") == 0);
     /* A character of two bytes for every place: the last may be cut in the middle. */
     char text[2 * sizeof why.text];
     for (size_t shift = 0; shift < 2; shift++) {

@@ -431,6 +431,28 @@ static void serve_comes_back_now_and_then_while_requests_keep_coming(void) {
     close_worker();
 }
 
+static int run_for_long(void *count, struct sidecaml_failure *why) {
+    (void)why;
+    const struct timespec longer_than_a_turn = {.tv_nsec = 150000000};
+    nanosleep(&longer_than_a_turn, NULL);
+    ++*(int *)count;
+    return 0;
+}
+
+static void serve_comes_back_after_one_long_run(void) {
+    struct sidecaml_request request;
+    struct sidecaml_failure why;
+    int count = 0;
+    open_worker(1);
+    for (uint32_t slot = 0; slot < 2; slot++) {
+        CHECK_EQ(sidecaml_worker_bind(worker, 0, slot, run_for_long, &count), 0);
+        CHECK_EQ(sidecaml_channel_submit(channels[0], 0), (int)slot);
+    }
+    CHECK_EQ(sidecaml_worker_serve(worker, 0, &request, &why), -SIDECAML_E_AGAIN);
+    CHECK_EQ(count, 1);
+    close_worker();
+}
+
 /* --- A worker whose supervisor ends ------------------------------------------------------------------------------ */
 
 static void a_worker_ends_with_its_peer(void) {
@@ -474,6 +496,7 @@ int main(void) {
         {TEST(a_failed_run_is_the_callers_to_complete)},
         {TEST(binding_what_is_not_there_is_invalid)},
         {TEST(serve_comes_back_now_and_then_while_requests_keep_coming)},
+        {TEST(serve_comes_back_after_one_long_run)},
         {TEST(a_worker_ends_with_its_peer)},
     };
     return RUN_TESTS(tests, 20);

@@ -121,7 +121,8 @@ void sidecaml_channel_drop(sidecaml_channel *channel);
 
 const struct sidecaml_layout *sidecaml_channel_layout(const sidecaml_channel *channel);
 int sidecaml_channel_segment_fd(const sidecaml_channel *channel);
-/* Readable when an answer has come to somebody who announced that he sleeps; for event loops (see arm). */
+/* Readable when an answer has come to somebody who announced that he sleeps; for event loops (see arm). Watch it
+ * between arm and disarm only: after a wait it may still be readable for an answer that was taken long ago. */
 int sidecaml_channel_answer_fd(const sidecaml_channel *channel);
 int sidecaml_channel_control_fd(const sidecaml_channel *channel);
 void sidecaml_channel_set_policy(sidecaml_channel *channel, enum sidecaml_policy policy);
