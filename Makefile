@@ -27,7 +27,7 @@ demo: ## an OCaml program streams real speech through a PyTorch-trained voice de
 test: setup test-c test-ocaml test-python ## all tests, in C, OCaml and Python
 
 setup: ## what the tests and daily work need: packages, .venv, the OCaml build
-	@scripts/system-packages core test
+	@scripts/system-packages core test bench
 	@scripts/python-environment
 	$(DUNE) build
 

@@ -97,7 +97,7 @@ def goals_section(found: Sequence[Outcome]) -> str:
 
 def _goal_row(outcome: Outcome) -> list[str]:
     assert outcome.measured
-    median, least, most = (f"{value:.2f}" for value in outcome.measured)
+    median, least, most = (f"{value:.3f}" for value in outcome.measured)
     goal, where = outcome.goal, ", ".join(outcome.place)
     reached = "yes" if outcome.reached else "**no**"
     return [goal.what, where, goal.wanted, median, f"{least} to {most}", reached]

@@ -159,7 +159,7 @@ def folder(tmp_path: Path) -> Path:
 def test_the_report_shows_goals_tables_and_what_is_missing(folder: Path) -> None:
     text = report.write(folder).read_text(encoding="utf-8")
     assert "Quick, for a first impression" in text
-    goal = "| ipc-native-spin over floor, p50 | small, tight | at most 1.05 | 1.01 | 1.01 to 1.01 | yes |"
+    goal = "| ipc-native-spin over floor, p50 | small, tight | at most 1.05 | 1.011 | 1.011 to 1.011 | yes |"
     assert goal in text
     assert "Not measured here" in text and "make bench-debian13" in text
     assert text.index("### id16, tight") < text.index("### small, tight") < text.index("### small, touch-1m")
@@ -177,7 +177,7 @@ def test_the_report_keeps_pauses_of_another_machine(folder: Path) -> None:
     text = report.write(folder).read_text(encoding="utf-8")
     assert "OCaml 5.3.0, 2 processors, 2025-01-01, commit abc" in text
     assert "| ipc-released | 3, of which 2 have a core | 202 |" in text
-    assert "at least 4 | 7.50 | 7.00 to 8.00 | yes |" in text
+    assert "at least 4 | 7.500 | 7.000 to 8.000 | yes |" in text
 
 
 def test_a_busy_machine_is_reported(folder: Path) -> None:
