@@ -69,7 +69,7 @@ def measure_model(settings: Settings, run: int, model: str, paths: Paths) -> dic
     outputs = {path: paths.outputs(path, SEEDS) for path in settings.paths}
     compare_outputs(model, SEEDS, outputs)
     parts: dict[Cell, list[Samples]] = defaultdict(list)
-    for number in range(settings.rounds):
+    for number in range(settings.rounds_of(model)):
         order = rotated(settings.paths, run * settings.rounds + number)
         for caller in settings.callers:
             for path in order:

@@ -22,6 +22,7 @@ RESULTS = ROOT / "bench/results"
 QUICK_RESULTS = ROOT / "build/bench/quick"
 PARTIAL_RESULTS = ROOT / "build/bench/partial"
 LEAST_RUNS = 3
+LONG_MODELS = ("id16m",)
 QUICK_MODELS = ("id16", "small")
 QUICK_CALLERS = ("tight", "touch-1m")
 
@@ -40,6 +41,10 @@ class Settings:
     kind: str
     """`full`, `quick` or `partial`."""
     results: Path
+
+    def rounds_of(self, model: str) -> int:
+        """How often each path of a model is measured in a run: a call of the largest takes milliseconds."""
+        return max(2, self.rounds // 4) if model in LONG_MODELS else self.rounds
 
     @property
     def quick(self) -> bool:
@@ -78,9 +83,9 @@ def settle(choice: Choice) -> Settings:
         callers=chosen(callers, tuple(CALLERS), "caller"),
         paths=chosen(choice.paths, tuple(PATHS), "path"),
         runs=choice.runs or (LEAST_RUNS if choice.quick else 5),
-        rounds=choice.rounds or (6 if choice.quick else 12),
+        rounds=choice.rounds or (6 if choice.quick else 10),
         calls=150 if choice.quick else 250,
-        budget_ns=8_000_000 if choice.quick else 20_000_000,
+        budget_ns=8_000_000 if choice.quick else 15_000_000,
         kind=kind,
         results=choice.results or folders[kind],
     )

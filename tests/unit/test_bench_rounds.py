@@ -92,7 +92,8 @@ def test_a_quick_benchmark_has_all_paths_and_three_runs() -> None:
 
 def test_the_full_benchmark_has_five_runs() -> None:
     full: Settings = settle(Choice())
-    assert (full.runs, full.rounds, full.calls, full.budget_ns) == (5, 12, 250, 20_000_000)
+    assert (full.runs, full.rounds, full.calls, full.budget_ns) == (5, 10, 250, 15_000_000)
+    assert (full.rounds_of("small"), full.rounds_of("id16m")) == (10, 2)
 
 
 @pytest.mark.parametrize(
