@@ -9,17 +9,18 @@ from pathlib import Path
 from bench.cores import Cores
 from bench.daemon import Daemon
 from bench.driver import Driver, Samples
-from bench.freezing import freeze, thaw
+from bench.freezing import freeze, swap, thaw
 from bench.paths import PATHS
 
 
 class Cast:
     """The drivers of a model's paths, and the processes that each needs awake."""
 
-    def __init__(self, drivers: dict[str, Driver], helpers: dict[str, tuple[int, ...]]) -> None:
+    def __init__(self, drivers: dict[str, Driver], helpers: dict[str, tuple[int, ...]], cores: Cores) -> None:
         """Take over running drivers whose helpers are frozen."""
         self._drivers = drivers
         self._helpers = helpers
+        self._cores = cores
 
     def call(self, path: str, touch: int, count: int, budget_ns: int) -> Samples:
         """Measure calls on one path."""
@@ -30,6 +31,15 @@ class Cast:
         """Give one path's outputs."""
         with self._awake(path):
             return self._drivers[path].outputs(seeds)
+
+    def change_sides(self) -> None:
+        """Have client and server change cores."""
+        helpers = {pid for pids in self._helpers.values() for pid in pids}
+        swap(
+            helpers | {driver.pid for driver in self._drivers.values()},
+            self._cores.client,
+            self._cores.server,
+        )
 
     @contextlib.contextmanager
     def _awake(self, path: str) -> Iterator[None]:
@@ -59,7 +69,7 @@ def cast(model: str, file: Path, paths: Sequence[str], cores: Cores, folder: Pat
             drivers[spec.name] = driver
             helpers[spec.name] = (*workers, *driver.others)
             freeze(helpers[spec.name])
-        yield Cast(drivers, helpers)
+        yield Cast(drivers, helpers, cores)
         for path, driver in drivers.items():
             thaw(helpers[path])
             driver.end()

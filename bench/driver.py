@@ -56,6 +56,11 @@ class Driver:
             self._process.kill()
             raise
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
     def call(self, touch: int, count: int, budget_ns: int) -> Samples:
         """Have it call the model and give the nanoseconds of each call."""
         self._file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Stopping processes while another path is measured, so that none of them takes a core or a cache line."""
+"""Where processes run, and whether: stopped while another path is measured, none takes a core or a cache line."""
 
 from __future__ import annotations
 
@@ -36,6 +36,16 @@ def pin(pid: int, core: int) -> None:
             os.sched_setaffinity(int(thread.name), {core})
     except (FileNotFoundError, ProcessLookupError):
         raise BenchError(f"process {pid} or one of its threads ended while it was pinned") from None
+
+
+def swap(pids: Iterable[int], one: int, other: int) -> None:
+    """Have the threads that are pinned to one core go on on the other, and the reverse."""
+    opposite = {one: other, other: one}
+    for pid in pids:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            pinned = os.sched_getaffinity(int(thread.name))
+            if len(pinned) == 1 and (core := pinned.pop()) in opposite:
+                os.sched_setaffinity(int(thread.name), {opposite[core]})
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -34,6 +34,9 @@ class Paths(Protocol):
     def outputs(self, path: str, seeds: int) -> bytes:
         """Give one path's outputs."""
 
+    def change_sides(self) -> None:
+        """Have client and server change cores, for every path."""
+
 
 # Of each cell, the samples of each run.
 Measured = dict[Cell, list[Samples]]
@@ -75,4 +78,6 @@ def measure_model(settings: Settings, run: int, model: str, paths: Paths) -> dic
             for path in order:
                 samples = paths.call(path, CALLERS[caller], settings.calls, settings.budget_ns)
                 parts[Cell(model, caller, path)].append(samples)
+        # On a shared machine one core may be slower than the other, for as long as its neighbour is busy.
+        paths.change_sides()
     return {cell: np.concatenate(samples) for cell, samples in parts.items()}

@@ -45,6 +45,18 @@ def test_helpers_sleep_but_while_their_path_is_measured(tmp_path: Path) -> None:
         assert paths.outputs("has-child", 4) == paths.outputs("floor", 4)
 
 
+def test_the_two_sides_change_cores(tmp_path: Path) -> None:
+    one, other = sorted(os.sched_getaffinity(0))[:2]
+    with cast(
+        "small", Path("small.onnx"), ["has-child"], Cores(one, other, siblings=False), tmp_path
+    ) as paths:
+        driver, (child,) = paths._drivers["has-child"].pid, paths._helpers["has-child"]
+        os.sched_setaffinity(child, {other})
+        for client, server in ((other, one), (one, other)):
+            paths.change_sides()
+            assert (os.sched_getaffinity(driver), os.sched_getaffinity(child)) == ({client}, {server})
+
+
 def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
     with (
         pytest.raises(BenchError, match="path fails with model small: the engine failed"),

@@ -36,6 +36,9 @@ class Recorder:
     def outputs(self, path: str, seeds: int) -> bytes:
         return self._outputs[path]
 
+    def change_sides(self) -> None:
+        self.calls.append(("sides", 0))
+
     @contextlib.contextmanager
     def open(
         self, model: str, file: Path, paths: Sequence[str], cores: Cores, folder: Path
@@ -62,8 +65,9 @@ def test_paths_are_interleaved_round_by_round_and_runs_kept_apart() -> None:
     mib = 1024 * 1024
     one_way = [("floor", 0), ("pyml", 0), ("floor", mib), ("pyml", mib)]
     other_way = [("pyml", 0), ("floor", 0), ("pyml", mib), ("floor", mib)]
-    assert recorder.calls == 2 * [*one_way, *other_way]
-    assert [run.tolist() for run in measured[Cell("id16", "tight", "floor")]] == [[1, 6], [9, 14]]
+    change = ("sides", 0)
+    assert recorder.calls == 2 * [*one_way, change, *other_way, change]
+    assert [run.tolist() for run in measured[Cell("id16", "tight", "floor")]] == [[1, 7], [11, 17]]
     assert len(measured) == 4
     assert told == ["run 1 of 2: id16", "run 2 of 2: id16"]
 
