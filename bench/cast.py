@@ -34,12 +34,8 @@ class Cast:
 
     def change_sides(self) -> None:
         """Have client and server change cores."""
-        helpers = {pid for pids in self._helpers.values() for pid in pids}
-        swap(
-            helpers | {driver.pid for driver in self._drivers.values()},
-            self._cores.client,
-            self._cores.server,
-        )
+        drivers = {driver.pid for driver in self._drivers.values()}
+        swap(drivers.union(*self._helpers.values()), self._cores.client, self._cores.server)
 
     @contextlib.contextmanager
     def _awake(self, path: str) -> Iterator[None]:

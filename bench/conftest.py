@@ -165,7 +165,7 @@ def pausing(
 ) -> tuple[dict[str, list[Samples]], list[Row]]:
     """Another domain's pauses."""
     tell("another domain's pauses")
-    found = _or_exit(lambda: pauses.measure(settings.runs, pair))
+    found = _or_exit(lambda: pauses.measure(settings.runs))
     content = pauses.content(found, measured_on)
     results.save(settings.results, results.PAUSES, content)
     return found, content["rows"]

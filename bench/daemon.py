@@ -1,4 +1,4 @@
-"""`sidecaml serve` with one model in several lanes and policies, its workers on the server's core."""
+"""`sidecaml serve` with one model in several lanes and policies."""
 
 from __future__ import annotations
 
@@ -24,8 +24,13 @@ _READY = re.compile(r"model (\S+): ready in .*?, worker (\d+)")
 class Daemon:
     """A running daemon; `workers` gives the process of each model by its served name."""
 
-    def __init__(self, model: str, file: Path, variants: Collection[str], folder: Path, core: int) -> None:
-        """Serve the file as MODEL--VARIANT for each variant LANE-POLICY; wait until all are ready."""
+    def __init__(
+        self, model: str, file: Path, variants: Collection[str], folder: Path, core: int | None
+    ) -> None:
+        """Serve the file as MODEL--VARIANT for each variant LANE-POLICY; wait until all are ready.
+
+        Its workers are pinned to the core, if one is given.
+        """
         self._socket = folder / "bench.sock"
         self._log = folder / "daemon.log"
         settings = folder / "daemon.toml"
@@ -37,7 +42,7 @@ class Daemon:
             )
         try:
             self.workers = self._wait_ready({f"{model}--{variant}" for variant in variants})
-            for pid in self.workers.values():
+            for pid in self.workers.values() if core is not None else ():
                 pin(pid, core)
         except BaseException:
             self.kill()

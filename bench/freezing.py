@@ -1,4 +1,4 @@
-"""Where processes run, and whether: stopped while another path is measured, none takes a core or a cache line."""
+"""Where processes run, and whether: none takes a core or a cache line while another path is measured."""
 
 from __future__ import annotations
 

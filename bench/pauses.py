@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.cores import Cores
 from bench.daemon import Daemon
 from bench.driver import Samples
 from bench.freezing import freeze, thaw
@@ -49,15 +48,15 @@ SCENARIOS = {
 }
 
 
-def measure(runs: int, cores: Cores) -> dict[str, list[Samples]]:
-    """Measure every scenario in every run, nothing pinned but the daemon's workers."""
+def measure(runs: int) -> dict[str, list[Samples]]:
+    """Measure every scenario in every run, nothing pinned: threads of the program go where they will, too."""
     check_built(PROGRAM, BUILD_OCAML)
     found: dict[str, list[Samples]] = defaultdict(list)
     variants = [scenario.served for scenario in SCENARIOS.values() if scenario.served]
     with tempfile.TemporaryDirectory(prefix="sidecaml-bench-") as name:
         folder = Path(name)
         file = write(MODEL, folder)
-        daemon = Daemon(MODEL, file, variants, folder, cores.server)
+        daemon = Daemon(MODEL, file, variants, folder, None)
         try:
             freeze(daemon.workers.values())
             for _ in range(runs):

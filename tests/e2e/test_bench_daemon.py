@@ -93,7 +93,7 @@ def test_pauses_are_measured_beside_a_daemon_in_every_run(
     program.write_text(FAKE_PAUSES.format(python=sys.executable), encoding="utf-8")
     program.chmod(0o755)
     monkeypatch.setattr(pauses, "PROGRAM", program)
-    found = pauses.measure(2, CORES)
+    found = pauses.measure(2)
     assert list(found) == list(pauses.SCENARIOS)
     rows = {row["path"]: row for row in pauses.rows_of(found)}
     assert all(row["n"] == 2 * pauses.COUNT and len(row["per_run"]) == 2 for row in rows.values())

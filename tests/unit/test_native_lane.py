@@ -208,7 +208,7 @@ def test_a_node_of_any_name_fails_in_the_same_words_in_both_lanes(tmp_path: Path
         path.write_bytes(model.SerializeToString())
         said = said_of_a_run(path, given)
         assert len(set(said)) == 1, said
-    # The Python package may have no text at all to give when it is not UTF-8: that depends on the version of Python.
+    # Whether the Python package has a text to give when it is not UTF-8 depends on Python's version.
     model.graph.node[0].name = "Q" * 9
     path.write_bytes(model.SerializeToString().replace(b"Q" * 9, b"caf\xe9\xc3\x28/\x80\xff"))
     *native, first, second = said_of_a_run(path, given)
