@@ -42,8 +42,9 @@ class Daemon:
             )
         try:
             self.workers = self._wait_ready({f"{model}--{variant}" for variant in variants})
-            for pid in self.workers.values() if core is not None else ():
-                pin(pid, core)
+            if core is not None:
+                for pid in self.workers.values():
+                    pin(pid, core)
         except BaseException:
             self.kill()
             raise
