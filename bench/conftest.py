@@ -29,6 +29,7 @@ LATENCY_FIXTURE = "latencies"
 # Whose whole distributions are kept, for the plots.
 DISTRIBUTION_MODELS = ("small",)
 NOT_QUICK = ("test_beside.py", "test_pauses.py")
+NOT_LATENCY = (*NOT_QUICK, "test_wake.py")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -73,6 +74,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what a quick benchmark has no time for, and pauses where OCaml has no domains."""
     left_out = set(NOT_QUICK if config.stash[SETTINGS].quick else ())
+    if any(config.getoption(name) for name in ("models", "callers", "paths")):
+        left_out.update(NOT_LATENCY)
     if not machine.has_domains(machine.ocaml_version()):
         left_out.add("test_pauses.py")
     dropped = [item for item in items if item.path.name in left_out]

@@ -86,7 +86,7 @@ def rows_of(found: Mapping[str, list[Samples]]) -> list[Row]:
 
 def content(found: Mapping[str, list[Samples]], machine: Mapping[str, Any]) -> dict[str, Any]:
     """Give the content of pauses.json, which may come from another machine than the rest."""
-    return {"machine": dict(machine), "rows": rows_of(found)}
+    return {"machine": {**machine, "pinning": None}, "rows": rows_of(found)}
 
 
 def _one(scenario: Scenario, file: Path, daemon: Daemon, folder: Path) -> Samples:

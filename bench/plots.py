@@ -30,6 +30,8 @@ SHARES = {
     0.001: "p99.9   0.1 %",
     0.0001: "p99.99   0.01 %",
 }
+# Shown with a decimal below.
+SMALL_US = 10
 PAUSE_COLORS = {"ffi-locked": ORANGE, "ffi-released": ORANGE, "ipc-released": BLUE, "ipc-block": BLUE}
 PLACES = ("tight", "touch-1m")
 TITLES = {
@@ -109,7 +111,13 @@ def pauses_plot(pauses: dict[str, Any] | None) -> Figure | None:
         axes.plot([min(medians), max(medians)], [place, place], color=color, linewidth=5, alpha=0.5)
         axes.plot(median, place, "o", color=color, markersize=7)
         axes.plot(tail, place, "o", color=color, markersize=7, markerfacecolor="white")
-        axes.annotate(f"{median:.0f}", (median, place), (0, 9), textcoords="offset points", ha="center")
+        axes.annotate(
+            f"{median:.{1 if median < SMALL_US else 0}f}",
+            (median, place),
+            (0, 9),
+            textcoords="offset points",
+            ha="center",
+        )
         axes.annotate(f"{tail:,.0f}", (tail, place), (0, 9), textcoords="offset points", ha="center")
     processors = pauses["machine"]["processors"]
     labels = [row["path"] + (" *" if row["cores"] > processors else "") for row in rows]
@@ -117,7 +125,9 @@ def pauses_plot(pauses: dict[str, Any] | None) -> Figure | None:
     axes.set_ylim(-0.6, len(rows) - 0.3)
     axes.set_xscale("log")
     starred = "; * needs a third core" if any(row["cores"] > processors for row in rows) else ""
-    axes.set_xlabel(f"microseconds a pause: filled the median, hollow p99.9{starred}")
+    axes.set_xlabel(
+        f"microseconds a pause: filled the median, hollow p99.9, bar the medians of the runs{starred}"
+    )
     time_ticks(axes.xaxis)
     return figure
 

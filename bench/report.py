@@ -64,12 +64,12 @@ def heading(machine: Mapping[str, Any]) -> str:
         "# Benchmark",
         "How this is measured and what it does not say: [docs/benchmark.md](../../docs/benchmark.md).",
         _KINDS.get(machine["kind"], ""),
-        f"{machine['date']}, commit {machine['commit']}. {machine['cpu']}, {machine['processors']} processors"
-        f"{', virtual' if machine['virtual'] else ''}, caches {caches}; governor {machine['governor']}. "
-        f"Client on processor {pinning['client']}, the other side on {pinning['server']}"
-        f"{', threads of one core' if pinning['siblings'] else ''}. {machine['system']}, "
-        f"Linux {machine['kernel']}, {machine['libc']}, ONNX Runtime {machine['onnxruntime']}, "
-        f"OCaml {machine['ocaml']}, Python {machine['python']}. "
+        f"{machine['date']}, commit {machine['commit']} (+: and changes on top). {machine['cpu']}, "
+        f"{machine['processors']} processors{', virtual' if machine['virtual'] else ''}, caches {caches}; "
+        f"governor {machine['governor']}. Client on processor {pinning['client']}, the other side on "
+        f"{pinning['server']}{', threads of one core' if pinning['siblings'] else ''}, and the reverse in every "
+        f"second round. {machine['system']}, Linux {machine['kernel']}, {machine['libc']}, ONNX Runtime "
+        f"{machine['onnxruntime']}, OCaml {machine['ocaml']}, Python {machine['python']}. "
         f"{machine['runs']} runs of {machine['rounds']} rounds; load average at the start {load:.2f}.",
         "**The machine was busy when this began: measure again.**"
         if machine["busy_before"] > _BUSY_SHARE

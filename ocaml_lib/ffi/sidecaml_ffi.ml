@@ -38,6 +38,13 @@ let is_path name = String.contains name '/' || Filename.check_suffix name ".onnx
 let find name =
   match Names.find registered name with
   | Error _ when is_path name -> Ok { path = name; threads = 1 }
+  | Error _ when Names.all registered = [] ->
+      let message =
+        Printf.sprintf
+          "no model is called %S: none is registered (Sidecaml_ffi.register), and the path of a file has a / or ends in .onnx"
+          name
+      in
+      Error (Error.Rejected { code = Unknown_model; message })
   | found -> found
 
 (* --- The engine ------------------------------------------------------------------------------------------------------- *)

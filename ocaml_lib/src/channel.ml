@@ -181,7 +181,9 @@ module Make (T : Transport.S) = struct
     let array = view t call output slot name dtype in
     let found = Genarray.num_dims array in
     if found <> rank then
-      misuse t call "%s %S has %d dimensions: use %s" (direction output) name found (accessor output found);
+      misuse t call "%s %S has %d dimension%s: use %s" (direction output) name found
+        (if found = 1 then "" else "s")
+        (accessor output found);
     array
 
   let input0 ?(slot = 0) t name dtype = array0_of_genarray (ranked t false 0 slot name dtype)
