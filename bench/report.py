@@ -68,8 +68,8 @@ def heading(machine: Mapping[str, Any]) -> str:
         f"{machine['processors']} processors{', virtual' if machine['virtual'] else ''}, caches {caches}; "
         f"governor {machine['governor']}. Client on processor {pinning['client']}, the other side on "
         f"{pinning['server']}{', threads of one core' if pinning['siblings'] else ''}, and the reverse in "
-        f"every second round. {machine['system']}, Linux {machine['kernel']}, {machine['libc']}, ONNX Runtime "
-        f"{machine['onnxruntime']}, OCaml {machine['ocaml']}, Python {machine['python']}. "
+        f"every second round. {machine['system']}, Linux {machine['kernel']}, {machine['libc']}, ONNX "
+        f"Runtime {machine['onnxruntime']}, OCaml {machine['ocaml']}, Python {machine['python']}. "
         f"{machine['runs']} runs of {machine['rounds']} rounds; load average at the start {load:.2f}.",
         "**The machine was busy when this began: measure again.**"
         if machine["busy_before"] > _BUSY_SHARE
