@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.cores import Cores
-from bench.daemon import Daemon
+from bench.daemon import Daemon, resting
 from bench.driver import Samples
 from bench.freezing import freeze, thaw
 from bench.models import write
@@ -37,17 +37,10 @@ def measure(runs: int, cores: Cores) -> dict[str, list[Samples]]:
     with tempfile.TemporaryDirectory(prefix="sidecaml-bench-") as name:
         folder = Path(name)
         file = write(MODEL, folder)
-        daemon = Daemon(MODEL, file, [VARIANT], folder, cores.server)
-        try:
-            freeze(daemon.workers.values())
+        with resting(MODEL, file, [VARIANT], folder, cores.server) as daemon:
             for _ in range(runs):
                 for path in PATHS:
                     found[path].append(_one(path, file, daemon, folder))
-            thaw(daemon.workers.values())
-            daemon.stop()
-        except BaseException:
-            daemon.kill()
-            raise
     return dict(found)
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from bench.driver import Served
 from bench.errors import BenchError
-from bench.freezing import pin
+from bench.freezing import freeze, pin, thaw
 from bench.process import environment
 
 READY_S = 120.0
@@ -81,6 +82,22 @@ class Daemon:
 
     def _words(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace")
+
+
+@contextlib.contextmanager
+def resting(
+    model: str, file: Path, variants: Collection[str], folder: Path, core: int | None
+) -> Iterator[Daemon]:
+    """Serve with all workers stopped, for programs that measure one variant at a time."""
+    daemon = Daemon(model, file, variants, folder, core)
+    try:
+        freeze(daemon.workers.values())
+        yield daemon
+        thaw(daemon.workers.values())
+        daemon.stop()
+    except BaseException:
+        daemon.kill()
+        raise
 
 
 def configuration(model: str, file: Path, variants: Iterable[str], socket: Path) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.daemon import Daemon
+from bench.daemon import Daemon, resting
 from bench.driver import Samples
 from bench.freezing import freeze, thaw
 from bench.models import write
@@ -56,17 +56,10 @@ def measure(runs: int) -> dict[str, list[Samples]]:
     with tempfile.TemporaryDirectory(prefix="sidecaml-bench-") as name:
         folder = Path(name)
         file = write(MODEL, folder)
-        daemon = Daemon(MODEL, file, variants, folder, None)
-        try:
-            freeze(daemon.workers.values())
+        with resting(MODEL, file, variants, folder, None) as daemon:
             for _ in range(runs):
                 for scenario in SCENARIOS.values():
                     found[scenario.name].append(_one(scenario, file, daemon, folder))
-            thaw(daemon.workers.values())
-            daemon.stop()
-        except BaseException:
-            daemon.kill()
-            raise
     return dict(found)
 
 

@@ -19,6 +19,7 @@
 #include <caml/signals.h>
 
 #include "sidecaml/shared_session.h"
+#include "values.h"
 
 struct bound {
     sidecaml_binding *binding;
@@ -75,36 +76,6 @@ static struct custom_operations binding_operations = {
     .fixed_length = custom_fixed_length_default,
 };
 
-/* --- Results ------------------------------------------------------------------------------------------------------ */
-
-static value ok_of(value contents) {
-    CAMLparam1(contents);
-    CAMLlocal1(result);
-    result = caml_alloc_small(1, 0);
-    Field(result, 0) = contents;
-    CAMLreturn(result);
-}
-
-/* (code, text) */
-static value failure_of(const struct sidecaml_failure *why) {
-    CAMLparam0();
-    CAMLlocal2(pair, text);
-    text = caml_copy_string(why->text);
-    pair = caml_alloc_small(2, 0);
-    Field(pair, 0) = Val_int(why->code);
-    Field(pair, 1) = text;
-    CAMLreturn(pair);
-}
-
-static value error_of(const struct sidecaml_failure *why) {
-    CAMLparam0();
-    CAMLlocal2(result, pair);
-    pair = failure_of(why);
-    result = caml_alloc_small(1, 1);
-    Field(result, 0) = pair;
-    CAMLreturn(result);
-}
-
 /* --- The library -------------------------------------------------------------------------------------------------- */
 
 /* (path or "") -> (version * path, int * string) result */
@@ -117,13 +88,13 @@ CAMLprim value sidecaml_ffi_open_library(value v_path) {
     int status = sidecaml_ort_open(wanted, &why);
     caml_leave_blocking_section();
     caml_stat_free(wanted);
-    if (status < 0) CAMLreturn(error_of(&why));
+    if (status < 0) CAMLreturn(sidecaml_ml_error(&why));
     version = caml_copy_string(sidecaml_ort_version());
     path = caml_copy_string(sidecaml_ort_path());
     pair = caml_alloc_small(2, 0);
     Field(pair, 0) = version;
     Field(pair, 1) = path;
-    CAMLreturn(ok_of(pair));
+    CAMLreturn(sidecaml_ml_ok(pair));
 }
 
 /* --- Sessions ------------------------------------------------------------------------------------------------------
@@ -136,16 +107,17 @@ CAMLprim value sidecaml_ffi_open(value v_path, value v_threads) {
     struct sidecaml_failure why;
     sidecaml_shared_session *shared = NULL;
     char *path = caml_stat_strdup(String_val(v_path));
-    uint32_t threads = (uint32_t)Long_val(v_threads);
+    intnat wanted = Long_val(v_threads);
+    uint32_t threads = wanted < 0 || wanted > UINT32_MAX ? UINT32_MAX : (uint32_t)wanted; /* none that there is */
     v_session = caml_alloc_custom(&session_operations, sizeof shared, 0, 1);
     *session_of(v_session) = NULL;
     caml_enter_blocking_section_no_pending();
     int status = sidecaml_shared_session_acquire(path, threads, &shared, &why);
     caml_leave_blocking_section();
     caml_stat_free(path);
-    if (status < 0) CAMLreturn(error_of(&why));
+    if (status < 0) CAMLreturn(sidecaml_ml_error(&why));
     *session_of(v_session) = shared;
-    CAMLreturn(ok_of(v_session));
+    CAMLreturn(sidecaml_ml_ok(v_session));
 }
 
 CAMLprim value sidecaml_ffi_close(value v_session) {
@@ -159,28 +131,6 @@ CAMLprim value sidecaml_ffi_close(value v_session) {
     CAMLreturn(Val_unit);
 }
 
-/* (name, dtype's name, is_output, dims with -1 for dynamic ones, their names or "") */
-static value tensor_of(const struct sidecaml_session_tensor *tensor, bool output) {
-    CAMLparam0();
-    CAMLlocal4(result, dims, names, item);
-    result = caml_alloc_tuple(5);
-    item = caml_copy_string(tensor->name);
-    Store_field(result, 0, item);
-    item = caml_copy_string(sidecaml_dtype_name(tensor->dtype));
-    Store_field(result, 1, item);
-    Store_field(result, 2, Val_bool(output));
-    dims = caml_alloc(tensor->rank, 0);
-    Store_field(result, 3, dims);
-    names = caml_alloc(tensor->rank, 0);
-    Store_field(result, 4, names);
-    for (uint32_t i = 0; i < tensor->rank; i++) {
-        Store_field(dims, i, Val_long(tensor->dims[i]));
-        item = caml_copy_string(tensor->dim_names[i]);
-        Store_field(names, i, item);
-    }
-    CAMLreturn(result);
-}
-
 CAMLprim value sidecaml_ffi_tensors(value v_session) {
     CAMLparam1(v_session);
     CAMLlocal2(result, item);
@@ -189,7 +139,8 @@ CAMLprim value sidecaml_ffi_tensors(value v_session) {
         sidecaml_session_tensors(sidecaml_shared_session_get(*session_of(v_session)), &inputs, &count);
     result = caml_alloc(count, 0);
     for (uint32_t i = 0; i < count; i++) {
-        item = tensor_of(&tensors[i], i >= inputs);
+        item = sidecaml_ml_tensor_info(tensors[i].name, sidecaml_dtype_name(tensors[i].dtype), i >= inputs,
+                                       tensors[i].rank, tensors[i].dims, tensors[i].dim_names);
         Store_field(result, i, item);
     }
     CAMLreturn(result);
@@ -209,8 +160,8 @@ CAMLprim value sidecaml_ffi_bind_nothing(value v_session) {
     *(struct bound **)Data_custom_val(v_binding) = bound;
     bound->shared = sidecaml_shared_session_retain(*session_of(v_session));
     if (sidecaml_binding_create(sidecaml_shared_session_get(bound->shared), &bound->binding, &why) < 0)
-        CAMLreturn(error_of(&why));
-    CAMLreturn(ok_of(v_binding));
+        CAMLreturn(sidecaml_ml_error(&why));
+    CAMLreturn(sidecaml_ml_ok(v_binding));
 }
 
 CAMLprim value sidecaml_ffi_unbind(value v_binding) {
@@ -277,7 +228,7 @@ CAMLprim value sidecaml_ffi_run_releasing_byte(value v_binding, value v_deadline
 
 CAMLprim value sidecaml_ffi_failure(value v_binding) {
     CAMLparam1(v_binding);
-    CAMLreturn(failure_of(&bound_of(v_binding)->why));
+    CAMLreturn(sidecaml_ml_failure(&bound_of(v_binding)->why));
 }
 
 /* --- Where outputs went --------------------------------------------------------------------------------------------

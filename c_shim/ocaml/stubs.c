@@ -26,6 +26,7 @@
 #include <caml/signals.h>
 
 #include "sidecaml/sidecaml.h"
+#include "values.h"
 
 /* Results beside those of sidecaml.h. */
 enum { CLOSED = -1000, TAKEN = -1001 };
@@ -86,49 +87,6 @@ static value alloc_handle(void) {
 
 /* --- Values of OCaml --------------------------------------------------------------------------------------------- */
 
-static value ok_of(value contents) {
-    CAMLparam1(contents);
-    CAMLlocal1(result);
-    result = caml_alloc_small(1, 0);
-    Field(result, 0) = contents;
-    CAMLreturn(result);
-}
-
-/* Error (code, text) */
-static value error_of(const struct sidecaml_failure *why) {
-    CAMLparam0();
-    CAMLlocal3(result, pair, text);
-    text = caml_copy_string(why->text);
-    pair = caml_alloc_small(2, 0);
-    Field(pair, 0) = Val_int(why->code);
-    Field(pair, 1) = text;
-    result = caml_alloc_small(1, 1);
-    Field(result, 0) = pair;
-    CAMLreturn(result);
-}
-
-/* (name, dtype's name, is_output, dims with -1 for dynamic ones, their names or "") */
-static value tensor_info_of(const struct sidecaml_tensor_info *info) {
-    CAMLparam0();
-    CAMLlocal4(result, dims, names, item);
-    result = caml_alloc_tuple(5);
-    item = caml_copy_string(info->name);
-    Store_field(result, 0, item);
-    item = caml_copy_string(info->dtype_name);
-    Store_field(result, 1, item);
-    Store_field(result, 2, Val_bool(info->output));
-    dims = caml_alloc(info->rank, 0);
-    Store_field(result, 3, dims);
-    names = caml_alloc(info->rank, 0);
-    Store_field(result, 4, names);
-    for (uint32_t i = 0; i < info->rank; i++) {
-        Store_field(dims, i, Val_long(info->dims[i]));
-        item = caml_copy_string(info->dim_names[i] ? info->dim_names[i] : "");
-        Store_field(names, i, item);
-    }
-    CAMLreturn(result);
-}
-
 /* (name, engine, state, problem, fingerprint, max_slots, tensors) */
 static value model_info_of(const struct sidecaml_model_info *info) {
     CAMLparam0();
@@ -145,7 +103,9 @@ static value model_info_of(const struct sidecaml_model_info *info) {
     tensors = caml_alloc(info->tensor_count, 0);
     Store_field(result, 6, tensors);
     for (uint32_t i = 0; i < info->tensor_count; i++) {
-        item = tensor_info_of(&info->tensors[i]);
+        const struct sidecaml_tensor_info *tensor = &info->tensors[i];
+        item = sidecaml_ml_tensor_info(tensor->name, tensor->dtype_name, tensor->output, tensor->rank, tensor->dims,
+                                       tensor->dim_names);
         Store_field(tensors, i, item);
     }
     CAMLreturn(result);
@@ -254,10 +214,10 @@ CAMLprim value sidecaml_ml_describe(value v_request) {
     int status = describe(&request, &models, &why);
     caml_leave_blocking_section();
     free_request(&request);
-    if (status < 0) CAMLreturn(error_of(&why));
+    if (status < 0) CAMLreturn(sidecaml_ml_error(&why));
     contents = model_infos_of(&models);
     sidecaml_models_free(&models);
-    CAMLreturn(ok_of(contents));
+    CAMLreturn(sidecaml_ml_ok(contents));
 }
 
 static int open_channel(const struct request *request, sidecaml_channel **channel, struct sidecaml_models *models,
@@ -284,7 +244,7 @@ CAMLprim value sidecaml_ml_open(value v_request) {
     int status = open_channel(&request, &handle->channel, &models, &why);
     caml_leave_blocking_section();
     free_request(&request);
-    if (status < 0) CAMLreturn(error_of(&why));
+    if (status < 0) CAMLreturn(sidecaml_ml_error(&why));
     info = model_info_of(&models.models[0]);
     sidecaml_models_free(&models);
     layout = layout_of(handle->channel);
@@ -292,7 +252,7 @@ CAMLprim value sidecaml_ml_open(value v_request) {
     Field(contents, 0) = v_handle;
     Field(contents, 1) = info;
     Field(contents, 2) = layout;
-    CAMLreturn(ok_of(contents));
+    CAMLreturn(sidecaml_ml_ok(contents));
 }
 
 /* Idempotent: 0, or TAKEN. */
@@ -517,7 +477,6 @@ CAMLprim value sidecaml_ml_message(value v, value v_slot) {
 /* Why the channel is gone: (code, text), or code 0 when it is not, as far as is known. */
 CAMLprim value sidecaml_ml_gone(value v) {
     CAMLparam1(v);
-    CAMLlocal2(result, text);
     struct sidecaml_failure why = {0};
     struct handle *handle = handle_of(v);
     sidecaml_channel *channel;
@@ -525,11 +484,7 @@ CAMLprim value sidecaml_ml_gone(value v) {
         if (sidecaml_channel_gone(channel)) sidecaml_control_gone(channel, &why);
         leave(handle);
     }
-    text = caml_copy_string(why.text);
-    result = caml_alloc_small(2, 0);
-    Field(result, 0) = Val_int(why.code);
-    Field(result, 1) = text;
-    CAMLreturn(result);
+    CAMLreturn(sidecaml_ml_failure(&why));
 }
 
 CAMLprim value sidecaml_ml_set_stamps(value v, value v_all) { /* noalloc */

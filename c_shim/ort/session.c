@@ -131,15 +131,6 @@ static int judge_tensors(struct sidecaml_session *session, struct sidecaml_failu
     return status;
 }
 
-static void free_tensor(struct sidecaml_session_tensor *tensor) {
-    for (uint32_t i = 0; tensor->dim_names && i < tensor->rank; i++)
-        free(tensor->dim_names[i]);
-    free(tensor->dim_names);
-    free(tensor->dims);
-    free(tensor->type);
-    free(tensor->name);
-}
-
 const struct sidecaml_session_tensor *sidecaml_session_tensors(const sidecaml_session *session, uint32_t *inputs,
                                                                uint32_t *count) {
     *inputs = session->inputs;
@@ -191,7 +182,7 @@ int sidecaml_session_create(const char *model, uint32_t threads, sidecaml_sessio
 void sidecaml_session_destroy(sidecaml_session *session) {
     if (!session) return;
     for (uint32_t i = 0; i < session->count; i++)
-        free_tensor(&session->tensors[i]);
+        sidecaml_session_tensor_clear(&session->tensors[i]);
     free(session->tensors);
     if (session->session) ort_api->ReleaseSession(session->session);
     free(session);

@@ -206,19 +206,10 @@ static PyObject *tensors_create(PyTypeObject *type, PyObject *args, PyObject *ke
     return (PyObject *)self;
 }
 
-static void free_tensor(struct sidecaml_session_tensor *tensor) {
-    for (uint32_t i = 0; tensor->dim_names && i < tensor->rank; i++)
-        free(tensor->dim_names[i]);
-    free(tensor->dim_names);
-    free(tensor->dims);
-    free(tensor->type);
-    free(tensor->name);
-}
-
 static void tensors_dealloc(PyObject *object) {
     struct tensors_object *self = (struct tensors_object *)object;
     for (uint32_t i = 0; self->tensors && i < self->count; i++)
-        free_tensor(&self->tensors[i]);
+        sidecaml_session_tensor_clear(&self->tensors[i]);
     free(self->tensors);
     free_object(object);
 }

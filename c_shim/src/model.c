@@ -87,6 +87,15 @@ static uint32_t dtype_of_element(const char *name, size_t length) {
     return dtype == SIDECAML_FLOAT32 || dtype == SIDECAML_FLOAT64 ? 0 : dtype;
 }
 
+void sidecaml_session_tensor_clear(struct sidecaml_session_tensor *tensor) {
+    for (uint32_t i = 0; tensor->dim_names && i < tensor->rank; i++)
+        free(tensor->dim_names[i]);
+    free(tensor->dim_names);
+    free(tensor->dims);
+    free(tensor->type);
+    free(tensor->name);
+}
+
 uint32_t sidecaml_dtype_of_type(const char *type) {
     static const char before[] = "tensor(";
     size_t length = strlen(type), around = sizeof before; /* with the bracket that closes it */

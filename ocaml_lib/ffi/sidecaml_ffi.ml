@@ -24,12 +24,9 @@ module Names = In_process.Names
 type file = { path : string; threads : int }
 
 let registered : file Names.t = Names.create ()
-let most_threads = 32_767
 
 let register ?(threads = 1) name ~path =
   check_path path;
-  if threads < 1 || threads > most_threads then
-    invalid_arg (Printf.sprintf "Sidecaml_ffi.register: a model has 1 to %d threads, not %d" most_threads threads);
   Names.add registered name { path; threads }
 
 let forget name = Names.remove registered name
@@ -50,8 +47,7 @@ let find name =
 (* --- The engine ------------------------------------------------------------------------------------------------------- *)
 
 let tensor_of (info : Core.tensor_info) : Model.tensor =
-  let dim size name = if size < 0 then Model.Dynamic name else Model.Fixed size in
-  { name = info.tensor_name; dtype = info.dtype_name; shape = Array.map2 dim info.dims info.dim_names }
+  { name = info.tensor_name; dtype = info.dtype_name; shape = Model.shape info.dims info.dim_names }
 
 let model_of name session =
   let infos = Array.to_list (Core.tensors session) in

@@ -30,9 +30,8 @@ val register : ?threads:int -> string -> path:string -> unit
 (** [register name ~path] makes a model's file known by a name, in place of one of that name; it is loaded when the first
     channel opens.
 
-    Raises [Invalid_argument] when [threads] is no number from 1 to 32767.
-
-    @param threads of ONNX Runtime for one run. Default: 1, the caller's own. *)
+    @param threads of ONNX Runtime for one run; opening the model refuses a number that makes no sense. Default: 1, the
+      caller's own. *)
 
 val forget : string -> unit
 (** [forget name] takes the name back; channels that are open stay open. *)

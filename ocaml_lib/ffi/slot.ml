@@ -35,9 +35,6 @@ type t = {
   mutable failure : Error.t;
 }
 
-let is_dynamic tensor =
-  Array.exists (function Sidecaml.Model.Dynamic _ -> true | Fixed _ -> false) (Tensor.signature tensor).shape
-
 let make session ~slot ~holds_lock tensors =
   let inputs = List.filter (fun tensor -> not (Tensor.is_output tensor)) (Array.to_list tensors) in
   {
@@ -46,7 +43,7 @@ let make session ~slot ~holds_lock tensors =
     holds_lock;
     tensors;
     inputs = List.length inputs;
-    dynamic = List.filter is_dynamic inputs;
+    dynamic = List.filter Tensor.is_dynamic inputs;
     current = None;
     others = [];
     failure = Error.Timeout;
@@ -132,7 +129,7 @@ let run_and_copy t binding deadline_ns =
 let settle t binding =
   let is_in_place number = binding.places.(number) = In_place in
   let numbers = List.init (outputs t) Fun.id in
-  let named = List.exists (fun number -> is_in_place number && is_dynamic (output t number)) numbers in
+  let named = List.exists (fun number -> is_in_place number && Tensor.is_dynamic (output t number)) numbers in
   binding.run <-
     (match (List.for_all is_in_place numbers, named) with
     | true, false -> Direct

@@ -21,8 +21,7 @@ let request ?model ?(slots = 1) ?(policy = Abi.policy_adaptive) ?(dims = []) ~so
 (* --- Replies ----------------------------------------------------------------------------------------------------- *)
 
 let tensor_of (info : Core.tensor_info) : Model.tensor =
-  let dim size name = if size < 0 then Model.Dynamic name else Model.Fixed size in
-  { name = info.tensor_name; dtype = info.dtype_name; shape = Array.map2 dim info.dims info.dim_names }
+  { name = info.tensor_name; dtype = info.dtype_name; shape = Model.shape info.dims info.dim_names }
 
 let state_of state problem : Model.state =
   match state with "ready" -> Ready | "loading" -> Loading | _ -> Failed problem

@@ -9,6 +9,7 @@ module Tensor = struct
 
   let signature t = t.signature
   let is_output t = View.is_output t.view
+  let is_dynamic t = View.is_dynamic t.view
   let max_dims t = View.max_dims t.view
   let dims t ~slot = t.dims.(slot)
   let is_known t ~slot = t.known.(slot)
@@ -81,11 +82,10 @@ module Names = struct
 
   let add t name what = change t (Map.add name what)
   let remove t name = change t (Map.remove name)
-  let find_opt t name = Map.find_opt name (Atomic.get t)
   let all t = Map.bindings (Atomic.get t)
 
   let find t name =
-    match find_opt t name with
+    match Map.find_opt name (Atomic.get t) with
     | Some found -> Ok found
     | None ->
         let sentence = Nearest.sentence name (List.map fst (all t)) in
@@ -112,11 +112,10 @@ module Shapes = struct
     (tensor.signature.name, Array.map size shape, Array.map name shape)
 
   let make ~slots tensors =
-    let is_dynamic (tensor : Tensor.t) = View.is_dynamic tensor.view in
     {
       signature = Array.map described tensors;
       inputs = List.length (List.filter (fun tensor -> not (Tensor.is_output tensor)) (Array.to_list tensors));
-      is_fixed = not (List.exists is_dynamic (Array.to_list tensors));
+      is_fixed = not (List.exists Tensor.is_dynamic (Array.to_list tensors));
       stale = Array.make slots true;
       failures = Array.make slots None;
     }

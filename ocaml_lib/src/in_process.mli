@@ -11,6 +11,7 @@ module Tensor : sig
 
   val signature : t -> Model.tensor
   val is_output : t -> bool
+  val is_dynamic : t -> bool
 
   val max_dims : t -> int array
   (** [max_dims t] is what there is room for. Not to be written to. *)
@@ -78,7 +79,6 @@ module Names : sig
   val create : unit -> 'a t
   val add : 'a t -> string -> 'a -> unit
   val remove : 'a t -> string -> unit
-  val find_opt : 'a t -> string -> 'a option
 
   val find : 'a t -> string -> ('a, Error.t) result
   (** [find names name], or [Unknown_model] with the nearest name that is known. *)

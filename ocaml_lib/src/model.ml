@@ -12,6 +12,8 @@ type t = {
   outputs : tensor list;
 }
 
+let shape sizes names = Array.map2 (fun size name -> if size < 0 then Dynamic name else Fixed size) sizes names
+
 let dynamic_dims model =
   let add names = function Dynamic name when not (List.mem name names) -> name :: names | _ -> names in
   List.rev

@@ -25,6 +25,9 @@ type t = {
   outputs : tensor list;
 }
 
+val shape : int array -> string array -> dim array
+(** [shape sizes names] is the shape whose dimensions have these sizes, or, where one is negative, these names. *)
+
 val dynamic_dims : t -> string list
 (** [dynamic_dims model] lists the names of its dynamic dimensions, in order of appearance, each once. *)
 

@@ -91,7 +91,6 @@ let clear (View v) = Core.give_back v.base
 
 (* --- Looking ------------------------------------------------------------------------------------------------------ *)
 
-let dtype (View v) = Dtype.Any v.dtype
 let name (View v) = v.signature.name
 let is_output (View v) = v.is_output
 let is_dynamic (View v) = v.place.dynamic

@@ -20,8 +20,6 @@ val allocate :
 val clear : t -> unit
 (** [clear view] makes every slot of one that was allocated zeros, and gives its memory back. *)
 
-val dtype : t -> Dtype.any
-
 val name : t -> string
 val is_output : t -> bool
 val is_dynamic : t -> bool

@@ -191,42 +191,6 @@ let a_deadline_ends_a_run_and_the_next_call_works () =
       done)
     [ `Hold; `Release ]
 
-(* How often this thread got the lock while another was in its call. *)
-let turns_during lock =
-  with_registered ~lock "slow" @@ fun m ->
-  Array0.set (Ffi.input0 m "n" Int64) 20_000L;
-  let begun = ref false and finished = ref false and turns = ref 0 in
-  let call () =
-    begun := true;
-    Ffi.run_exn m;
-    finished := true
-  in
-  let caller = Thread.create call () in
-  until "begun" (fun () -> !begun);
-  while not !finished do
-    incr turns;
-    Thread.yield ()
-  done;
-  Thread.join caller;
-  !turns
-
-let release_lets_others_run () = Alcotest.(check bool) "turns" true (turns_during `Release > 3)
-
-let a_channel_in_use_is_refused () =
-  with_registered ~lock:`Release "slow" @@ fun m ->
-  Array0.set (Ffi.input0 m "n" Int64) 20_000L;
-  let finished = ref false in
-  let caller = Thread.create (fun () -> Ffi.run_exn m; finished := true) () in
-  let refused call =
-    match call () with () -> false | exception Invalid_argument text -> contains text "one thread at a time"
-  in
-  until "a second call is refused" (fun () -> !finished || refused (fun () -> ignore (Ffi.poll m 0)));
-  Alcotest.(check bool) "so is close" true (!finished || refused (fun () -> Ffi.close m));
-  Alcotest.(check bool) "the call goes on" false !finished;
-  Thread.join caller;
-  Array0.set (Ffi.input0 m "n" Int64) 0L;
-  ok "and the channel serves on" (Ffi.run m)
-
 let threads_share_a_model () =
   registered ();
   Threads.in_threads 4 (fun i ->
@@ -337,8 +301,6 @@ let tests =
         case "a file that changed is loaded again" a_file_that_changed_is_loaded_again;
         case "models that fail are listed with the reason" models_that_fail_are_listed_with_the_reason;
         case "a deadline ends a run and the next call works" a_deadline_ends_a_run_and_the_next_call_works;
-        case "release lets others run" release_lets_others_run;
-        case "a channel in use is refused" a_channel_in_use_is_refused;
         case "threads share a model" threads_share_a_model;
         case "exceptions leave the channel as it was" exceptions_leave_the_channel_as_it_was;
         case "exceptions leave no answer of an earlier run" exceptions_leave_no_answer_of_an_earlier_run;

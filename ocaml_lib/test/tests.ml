@@ -14,14 +14,16 @@ let tests_of (module B : Backends.S) =
   let module Tests = Of_every_backend (B) in
   Tests.tests
 
-module Allocation (B : Backends.S) = struct
+(* What a mock has not: code that is not the test's own, and the model "slow". *)
+module Of_real_models (B : Backends.S) = struct
   module Memory = Memory.Make (B)
+  module Threads = Threads.Make (B)
 
-  let tests = Memory.tests_of_allocation
+  let tests = Memory.tests_of_allocation @ Threads.tests
 end
 
-module Of_the_daemon = Allocation (Backends.Daemon)
-module In_this_process = Allocation (Backends.In_process)
+module Of_the_daemon = Of_real_models (Backends.Daemon)
+module In_this_process = Of_real_models (Backends.In_process)
 
 let of_the_daemon =
   Opening.tests @ Calls.tests @ Slots.tests @ Memory.tests @ Signals.tests @ Threads.tests @ Death.tests

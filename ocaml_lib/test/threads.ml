@@ -27,48 +27,64 @@ let channels_are_opened_at_once () =
         with_model "every_rank" Sidecaml.run_exn
       done)
 
-(* Counts how often this thread got the lock while another was in its call. *)
-let turns_during lock =
-  with_model ~policy:`Block ~lock "slow" @@ fun m ->
-  Calls.work m Calls.much_longer;
-  let begun = ref false and finished = ref false and turns = ref 0 in
-  let call () =
-    begun := true;
-    Sidecaml.run_exn m;
-    finished := true
-  in
-  let caller = Thread.create call () in
-  until "begun" (fun () -> !begun);
-  while not !finished do
-    incr turns;
-    Thread.yield ()
-  done;
-  Thread.join caller;
-  !turns
+(* Of a backend with the model "slow". *)
+module Make (B : Backends.S) = struct
+  open Over (B)
 
-let release_lets_others_run () = Alcotest.(check bool) "turns" true (turns_during `Release > 3)
+  let work m n = Bigarray.Array0.set (Sidecaml.input0 m "n" Int64) n
 
-let a_channel_in_use_is_refused () =
-  with_model ~policy:`Block "slow" @@ fun m ->
-  Calls.work m Calls.much_longer;
-  let finished = ref false in
-  let caller =
-    Thread.create
-      (fun () ->
-        Sidecaml.run_exn m;
-        finished := true)
-      ()
-  in
-  let refused call =
-    match call () with () -> false | exception Invalid_argument text -> contains text "one thread at a time"
-  in
-  let poll () = ignore (Sidecaml.poll m 0) in
-  until "poll is refused" (fun () -> !finished || refused poll);
-  Alcotest.(check bool) "close is refused" true (!finished || refused (fun () -> Sidecaml.close m));
-  Alcotest.(check bool) "the call goes on" false !finished;
-  Thread.join caller;
-  Alcotest.(check bool) "and ends" true !finished;
-  ok "and the channel serves on" (Calls.work m 0L; Sidecaml.run m)
+  (* Counts how often this thread got the lock while another was in its call. *)
+  let turns_during lock =
+    with_model ~policy:`Block ~lock "slow" @@ fun m ->
+    work m Calls.much_longer;
+    let begun = ref false and finished = ref false and turns = ref 0 in
+    let call () =
+      begun := true;
+      Sidecaml.run_exn m;
+      finished := true
+    in
+    let caller = Thread.create call () in
+    until "begun" (fun () -> !begun);
+    while not !finished do
+      incr turns;
+      Thread.yield ()
+    done;
+    Thread.join caller;
+    !turns
+
+  let release_lets_others_run () = Alcotest.(check bool) "turns" true (turns_during `Release > 3)
+
+  let a_channel_in_use_is_refused () =
+    with_model ~policy:`Block "slow" @@ fun m ->
+    work m Calls.much_longer;
+    let finished = ref false in
+    let caller =
+      Thread.create
+        (fun () ->
+          Sidecaml.run_exn m;
+          finished := true)
+        ()
+    in
+    let refused call =
+      match call () with () -> false | exception Invalid_argument text -> contains text "one thread at a time"
+    in
+    let poll () = ignore (Sidecaml.poll m 0) in
+    until "poll is refused" (fun () -> !finished || refused poll);
+    Alcotest.(check bool) "close is refused" true (!finished || refused (fun () -> Sidecaml.close m));
+    Alcotest.(check bool) "the call goes on" false !finished;
+    Thread.join caller;
+    Alcotest.(check bool) "and ends" true !finished;
+    ok "and the channel serves on" (work m 0L; Sidecaml.run m)
+
+  let tests =
+    [
+      group "threads"
+        [
+          case "release lets others run" release_lets_others_run;
+          case "a channel in use is refused" a_channel_in_use_is_refused;
+        ];
+    ]
+end
 
 let tests =
   [
@@ -76,7 +92,5 @@ let tests =
       [
         case "each thread has its channel" each_thread_has_its_channel;
         case "channels are opened at once" channels_are_opened_at_once;
-        case "release lets others run" release_lets_others_run;
-        case "a channel in use is refused" a_channel_in_use_is_refused;
       ] );
   ]

@@ -39,6 +39,9 @@ struct sidecaml_session_tensor {
     char **dim_names; /* of a dynamic one; "" where the model gives none, and for a fixed one */
 };
 
+/* Frees what it points to; fields may be NULL. */
+void sidecaml_session_tensor_clear(struct sidecaml_session_tensor *tensor);
+
 /* The element type of a type as ONNX Runtime writes it; 0 for one that a channel cannot carry. */
 uint32_t sidecaml_dtype_of_type(const char *type);
 
