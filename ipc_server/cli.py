@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     models = commands.add_parser("models", help="list the models of a running daemon")
     _add_socket(models)
     models.set_defaults(run=_models)
+    _add_describe(commands)
     inspect = commands.add_parser(
         "inspect", help="decode the shared memory of a channel, or list the channels"
     )
@@ -77,6 +78,20 @@ def _parser() -> argparse.ArgumentParser:
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(run=_version)
     return parser
+
+
+def _add_describe(commands: Any) -> None:
+    describe = commands.add_parser(
+        "describe",
+        help="show a model's inputs, outputs and dynamic dimensions",
+        epilog="Ends with 1 when the signature is not known: the model still loads, or could not be loaded.",
+    )
+    which = describe.add_mutually_exclusive_group(required=True)
+    which.add_argument("model", nargs="?", metavar="MODEL", help="a model of the running daemon")
+    which.add_argument("--file", metavar="PATH", type=Path, help="a model's file, loaded without a daemon")
+    describe.add_argument("--json", action="store_true", help="for programs")
+    _add_socket(describe)
+    describe.set_defaults(run=_describe)
 
 
 def _add_configuration(parser: argparse.ArgumentParser) -> None:
@@ -135,6 +150,18 @@ def _described(model: dict[str, Any]) -> str:
     title += f"  up to {counted(model['max_slots'], 'slot')}"
     signature = signature_of(model)
     return f"{title}\n  in   {text_of(signature.inputs)}\n  out  {text_of(signature.outputs)}"
+
+
+def _describe(options: argparse.Namespace) -> int:
+    # Imported here: the other commands need no client.
+    from ipc_server import describe  # noqa: PLC0415
+
+    if options.file:
+        model = describe.in_file(options.file)
+    else:
+        model = describe.served(options.model, config.client_socket(options.socket))
+    _print(describe.as_json(model) if options.json else describe.as_text(model))
+    return 0 if describe.is_known(model) else EXIT_FAILURE
 
 
 def _inspect(options: argparse.Namespace) -> int:

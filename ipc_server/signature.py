@@ -31,6 +31,11 @@ class Tensor:
         """Whether some dimension may differ from request to request."""
         return any(isinstance(dim, str) for dim in self.shape)
 
+    @property
+    def type_text(self) -> str:
+        """Its type as people write it: `float32[N,64]`."""
+        return f"{self.dtype.name.lower()}[{','.join(map(str, self.shape))}]"
+
     def describe(self) -> dict[str, Any]:
         """Give the protocol's form."""
         return {"name": self.name, "dtype": self.dtype.name.lower(), "shape": list(self.shape)}
@@ -167,7 +172,4 @@ def _bad_form(expected: str, found: object) -> SidecamlError:
 
 def text_of(tensors: Iterable[Tensor]) -> str:
     """Show tensors on one line for people: `x float32[1,64], n int64[]`."""
-    shown_tensors = (
-        f"{tensor.name} {tensor.dtype.name.lower()}[{','.join(map(str, tensor.shape))}]" for tensor in tensors
-    )
-    return ", ".join(shown_tensors) or "none"
+    return ", ".join(f"{tensor.name} {tensor.type_text}" for tensor in tensors) or "none"

@@ -1,0 +1,97 @@
+"""`sidecaml describe`: a model's signature for people and for programs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import models
+from conftest import StartDaemon
+from test_cli import sidecaml
+
+from ipc_server import client, describe
+from ipc_server.signature import Signature
+
+
+def test_a_person_sees_tensors_and_what_shares_a_dimension(daemon: StartDaemon, tmp_path: Path) -> None:
+    running = daemon({"mlp": models.dynamic_mlp(tmp_path / "m.onnx")})
+    done = sidecaml("describe", "mlp", "--socket", running.socket)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "mlp  ready  onnx  up to 64 slots",
+        "  inputs",
+        "    x  float32[N,64]",
+        "  outputs",
+        "    y  float32[N,10]",
+        "  dynamic dimensions: give the largest of each in `dims` at open",
+        "    N  x[0], y[0], the same in all of them in one request",
+    ]
+
+
+def test_a_program_gets_the_same_as_json(daemon: StartDaemon, tmp_path: Path) -> None:
+    running = daemon({"mlp": models.dynamic_mlp(tmp_path / "m.onnx")})
+    done = sidecaml("describe", "mlp", "--json", env={"SIDECAML_SOCKET": str(running.socket)})
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    signature = client.describe("mlp", str(running.socket)).signature
+    assert found["fingerprint"] == signature.fingerprint
+    assert found["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["N", 64]}]
+    assert found["outputs"] == [{"name": "y", "dtype": "float32", "shape": ["N", 10]}]
+    assert found["dims"] == {"N": [{"tensor": "x", "axis": 0}, {"tensor": "y", "axis": 0}]}
+    assert (found["name"], found["engine"], found["max_slots"]) == ("mlp", "onnx", 64)
+
+
+def test_a_model_of_fixed_shape_has_no_word_on_dimensions(daemon: StartDaemon, tmp_path: Path) -> None:
+    running = daemon({"scalar": models.scalar(tmp_path / "s.onnx")})
+    assert "dynamic" not in sidecaml("describe", "scalar", "--socket", running.socket).stdout
+
+
+def test_a_model_that_failed_says_why(daemon: StartDaemon, tmp_path: Path) -> None:
+    running = daemon({"gone": tmp_path / "gone.onnx"})
+    done = sidecaml("describe", "gone", "--socket", running.socket)
+    assert done.returncode == 1
+    title, problem = done.stdout.splitlines()
+    assert title == "gone  failed  onnx"
+    assert str(tmp_path / "gone.onnx") in problem
+    as_json = sidecaml("describe", "gone", "--json", "--socket", running.socket)
+    assert as_json.returncode == 1
+    assert json.loads(as_json.stdout)["problem"] == problem.strip()
+
+
+def test_a_model_that_loads_is_to_be_asked_for_again() -> None:
+    model = client.Model("slow", "onnx", "loading", "", 64, Signature((), ()))
+    assert not describe.is_known(model)
+    assert describe.as_text(model).splitlines() == [
+        "slow  loading  onnx",
+        "  its signature is known when it is loaded: ask again",
+    ]
+    assert "inputs" not in json.loads(describe.as_json(model))
+
+
+def test_an_unknown_model_is_answered_with_the_nearest(daemon: StartDaemon, tmp_path: Path) -> None:
+    running = daemon({"digits": models.scalar(tmp_path / "s.onnx")})
+    done = sidecaml("describe", "digit", "--socket", running.socket)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "did you mean 'digits'?" in done.stderr
+
+
+def test_a_file_needs_no_daemon(tmp_path: Path) -> None:
+    done = sidecaml("describe", "--file", models.dynamic_mlp(tmp_path / "m.onnx"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[:3] == ["m.onnx  ready  onnx", "  inputs", "    x  float32[N,64]"]
+
+
+def test_a_file_that_is_no_model_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_text("hello")
+    done = sidecaml("describe", "--file", tmp_path / "m.onnx")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert str(tmp_path / "m.onnx") in done.stderr
+    assert "Traceback" not in done.stderr
+    missing = sidecaml("describe", "--file", tmp_path / "none.onnx")
+    assert missing.returncode == 1
+    assert "none.onnx" in missing.stderr
+
+
+def test_a_model_or_a_file_must_be_named() -> None:
+    assert sidecaml("describe").returncode == 2
+    assert sidecaml("describe", "m", "--file", "m.onnx").returncode == 2
