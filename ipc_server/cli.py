@@ -12,6 +12,7 @@ from typing import Any
 from ipc_server import __version__, config, logs
 from ipc_server.abi import ABI_VERSION
 from ipc_server.ask import Conversation
+from ipc_server.config_values import ConfigError
 from ipc_server.decode import DecodeError, counted
 from ipc_server.errors import SidecamlError
 from ipc_server.inspect import inspect_channel, list_channels
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
-    except config.ConfigError as error:
+    except ConfigError as error:
         return _complain(error, EXIT_CONFIG)
     except (SidecamlError, ListenError, DecodeError) as error:
         return _complain(error, EXIT_FAILURE)

@@ -7,9 +7,11 @@ import logging
 import time
 from typing import Any
 
+from ipc_server import settings
 from ipc_server.abi import ErrorCode
 from ipc_server.channel import Channels
-from ipc_server.config import Config, ModelConfig
+from ipc_server.config import Config
+from ipc_server.config_models import ModelConfig
 from ipc_server.errors import SidecamlError
 from ipc_server.signature import Signature, signature_of, text_of
 from ipc_server.worker_process import WorkerProcess
@@ -139,17 +141,13 @@ class Model:
                 "load",
                 [worker.status_fd],
                 timeout_s=self._load_timeout_s,
-                name=config.name,
-                engine=config.engine,
-                path=str(config.path),
-                threads=config.threads,
                 policy=config.policy,
-                lane=config.lane,
+                **settings.encode(config),
             )
         except TimeoutError:
             raise SidecamlError(
                 ErrorCode.MODEL_FAILED,
-                f"{config.path} did not load within {self._load_timeout_s:g} s: raise load_timeout_s",
+                f"{config.origin} did not load within {self._load_timeout_s:g} s: raise load_timeout_s",
             ) from None
         self.signature = signature_of(body)
         self._served = True
@@ -159,7 +157,7 @@ class Model:
             self.name,
             time.monotonic() - began,
             worker.pid,
-            config.path,
+            config.origin,
             text_of(self.signature.inputs),
             text_of(self.signature.outputs),
         )

@@ -12,21 +12,19 @@ import select
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from ipc_server import _core, engines, logs, messages
+from ipc_server import _core, engines, logs, messages, settings
 from ipc_server.abi import CONTROL_BYTES, MAX_SLOTS, Dtype, ErrorCode, Policy
 from ipc_server.errors import SidecamlError
 from ipc_server.lane import Lane, lane_for
 from ipc_server.messages import REPLY_ROOM, Message
+from ipc_server.orders import bad, count, descriptors, field
 from ipc_server.signature import TensorSpec
 
 log = logging.getLogger(__name__)
 
 ATTACH_DESCRIPTORS = 3
-
-T = TypeVar("T")
 
 
 class Worker:
@@ -80,7 +78,7 @@ class Worker:
         try:
             operation = self._operations.get(field(body, "op", str))
             if operation is None:
-                raise _bad(f"there is no operation {messages.shown(body['op'])}")
+                raise bad(f"there is no operation {messages.shown(body['op'])}")
             return messages.pack(messages.reply_ok(body, **operation(message)))
         except SidecamlError as error:
             return _refusal(body, error)
@@ -98,15 +96,10 @@ class Worker:
     def _load(self, message: Message) -> dict[str, Any]:
         body = message.body
         if self._lane:
-            raise _bad("a model is loaded already")
+            raise bad("a model is loaded already")
         policy = _policy(field(body, "policy", str))
         (status_fd,) = descriptors(message, 1)
-        engine = engines.load(
-            field(body, "engine", str),
-            Path(field(body, "path", str)),
-            field(body, "threads", int),
-            field(body, "lane", str),
-        )
+        engine = engines.load(settings.decode(body))
         description = engine.signature.describe()
         _check_announceable(description)
         core = _core.Worker(status_fd, self._control.fileno(), policy)
@@ -118,7 +111,7 @@ class Worker:
         body = message.body
         lane, number = self._loaded(), field(body, "channel", int)
         if number in self._numbers:
-            raise _bad(f"channel {number} is attached already")
+            raise bad(f"channel {number} is attached already")
         specs = [_spec(tensor) for tensor in field(body, "tensors", list)]
         layout = _core.Layout(
             [(spec.name, spec.dtype, spec.output, spec.dynamic, spec.max_dims) for spec in specs],
@@ -144,31 +137,8 @@ class Worker:
 
     def _loaded(self) -> Lane:
         if not self._lane:
-            raise _bad("no model is loaded yet")
+            raise bad("no model is loaded yet")
         return self._lane
-
-
-def field(body: Mapping[str, Any], name: str, kind: type[T]) -> T:
-    """Take a field of a request; PROTOCOL when it is missing or something else."""
-    value = body.get(name)
-    if not isinstance(value, kind):
-        raise _bad(f"{name!r} must be {kind.__name__}, got {messages.shown(value)}")
-    return value
-
-
-def count(body: Mapping[str, Any], name: str, most: int = 2**64 - 1) -> int:
-    """Take a field that counts something; PROTOCOL when it does not, or exceeds `most`."""
-    value = field(body, name, int)
-    if not messages.is_count(value) or value > most:
-        raise _bad(f"{name!r} must be 0 to {most}, got {messages.shown(value)}")
-    return value
-
-
-def descriptors(message: Message, wanted: int) -> list[int]:
-    """Take the descriptors of a request; PROTOCOL when there are more or fewer."""
-    if len(message.fds) != wanted:
-        raise _bad(f"{wanted} descriptors must come with it, {len(message.fds)} did")
-    return message.fds
 
 
 def _check_announceable(description: Mapping[str, Any]) -> None:
@@ -193,7 +163,7 @@ def _spec(body: Mapping[str, Any]) -> TensorSpec:
 
 def _dims(dims: list[Any]) -> tuple[int, ...]:
     if not all(messages.is_count(dim) for dim in dims):
-        raise _bad(f"'max_dims' must be sizes, got {messages.shown(dims)}")
+        raise bad(f"'max_dims' must be sizes, got {messages.shown(dims)}")
     return tuple(dims)
 
 
@@ -201,18 +171,14 @@ def _dtype(name: str) -> Dtype:
     try:
         return Dtype[name.upper()]
     except KeyError:
-        raise _bad(f"there is no element type {messages.shown(name)}") from None
+        raise bad(f"there is no element type {messages.shown(name)}") from None
 
 
 def _policy(name: str) -> Policy:
     try:
         return Policy[name.upper()]
     except KeyError:
-        raise _bad(f"there is no policy {messages.shown(name)}") from None
-
-
-def _bad(what: str) -> SidecamlError:
-    return SidecamlError(ErrorCode.PROTOCOL, f"a request of the supervisor: {what}")
+        raise bad(f"there is no policy {messages.shown(name)}") from None
 
 
 def _refusal(request: Mapping[str, Any], error: SidecamlError) -> bytes:

@@ -16,6 +16,7 @@ from ipc_server import _core, engines
 from ipc_server.client import Channel, Model
 from ipc_server.errors import SidecamlError
 from ipc_server.lane import Lane, lane_for
+from ipc_server.settings import Settings
 
 LANES = ("native", "python")
 # Of the models that a test loads.
@@ -65,9 +66,12 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(path: Path, dims: Mapping[str, int] | None = None, slots: int = 1) -> Iterator[Served]:
-    """Load a model and open a channel on it; dynamic dimensions get the maxima `dims`."""
-    engine = engines.load("onnx", path, 1, LANE.get())
+def served(model: Path | Settings, dims: Mapping[str, int] | None = None, slots: int = 1) -> Iterator[Served]:
+    """Load a model and open a channel on it; dynamic dimensions get the maxima `dims`.
+
+    A path is an ONNX file's.
+    """
+    engine = engines.load(model if isinstance(model, Settings) else Settings("model", model, lane=LANE.get()))
     tensors = engine.signature.bind(dims or {})
     specs = [(spec.name, spec.dtype, spec.output, spec.dynamic, spec.max_dims) for spec in tensors]
     layout = _core.Layout(specs, slots, FINGERPRINT)
@@ -81,5 +85,5 @@ def served(path: Path, dims: Mapping[str, int] | None = None, slots: int = 1) ->
         # The loop comes back as soon as it has nothing to do.
         made.client_control.send(b"there is always something to hear")
         core = _core.Channel(*made.for_channel(), FINGERPRINT, _core.BLOCK)
-        model = Model("model", "onnx", "ready", "", slots, engine.signature)
-        yield Served(loop, stack.enter_context(Channel(core, model)))
+        described = Model("model", "onnx", "ready", "", slots, engine.signature)
+        yield Served(loop, stack.enter_context(Channel(core, described)))

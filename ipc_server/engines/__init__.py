@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from ipc_server import _core
 from ipc_server.abi import ErrorCode
 from ipc_server.errors import SidecamlError
+from ipc_server.settings import ENGINES, Settings
 from ipc_server.signature import Signature, TensorSpec
-
-NAMES = ("onnx",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +56,15 @@ class Engine(Protocol):
         """Say in one line what went wrong in a run."""
 
 
-def load(engine: str, path: Path, threads: int, lane: str = "auto") -> Engine:
-    """Load a model for a lane and warm it up. Raises MODEL_FAILED with the cause, or UNSUPPORTED.
+def load(settings: Settings) -> Engine:
+    """Load a model and warm it up. Raises MODEL_FAILED with the cause, or UNSUPPORTED.
 
     An inference library is imported only here: nothing else of the daemon should load it.
     """
-    if engine == "onnx":
+    if settings.engine == "onnx" and settings.path:
         from ipc_server.engines.onnx import OnnxEngine  # noqa: PLC0415
 
-        return OnnxEngine(path, threads, lane)
-    raise SidecamlError(ErrorCode.MODEL_FAILED, f"there is no engine {engine!r}: expected {', '.join(NAMES)}")
+        return OnnxEngine(settings.path, settings.threads, settings.lane)
+    raise SidecamlError(
+        ErrorCode.MODEL_FAILED, f"there is no engine {settings.engine!r}: expected {', '.join(ENGINES)}"
+    )

@@ -232,7 +232,7 @@ def test_what_cannot_be_loaded_is_said_and_another_load_may_follow(
         assert (garbled["error"], "is not UTF-8" in garbled["message"]) == ("UNSUPPORTED", True)
         assert worker.load(good, fd, threads=2**63)["error"] == "MODEL_FAILED"
         assert worker.load(good, fd, lane=3)["error"] == "PROTOCOL"
-        assert worker.load(good, fd, engine="torch")["error"] == "MODEL_FAILED"
+        assert worker.load(good, fd, engine="tensorflow")["error"] == "MODEL_FAILED"
         assert worker.load(good, fd, policy="never")["error"] == "PROTOCOL"
         assert worker.load(good, fd, threads="1")["error"] == "PROTOCOL"
         assert worker.refused("attach", channel=1)[1].endswith("no model is loaded yet")

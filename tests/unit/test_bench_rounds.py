@@ -18,6 +18,8 @@ from bench.paths import PATHS
 from bench.rounds import Cell, rotated
 from bench.settings import PARTIAL_RESULTS, QUICK_RESULTS, RESULTS, Choice, Settings, settle
 from ipc_server import config
+from ipc_server.config_models import POLICIES
+from ipc_server.settings import LANES
 
 CHOICE = Choice(models=["id16"], callers=["tight", "touch-1m"], paths=["pyml", "floor"], runs=2, rounds=2)
 
@@ -158,5 +160,5 @@ def test_every_served_path_names_a_lane_and_a_policy() -> None:
     for spec in PATHS.values():
         if spec.served:
             lane, _, policy = spec.served.partition("-")
-            assert lane in config.LANES and policy in config.POLICIES
+            assert lane in LANES and policy in POLICIES
             assert spec.policy == policy or spec.name == "pyclient"

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from ipc_server import config
-from ipc_server.config import ConfigError, load
+from ipc_server.abi import Dtype
+from ipc_server.config import load
+from ipc_server.config_models import ModelConfig
+from ipc_server.config_values import ConfigError
+from ipc_server.messages import pack, unpack
+from ipc_server.settings import Settings, decode, encode
+from ipc_server.signature import Tensor
 
 FULL = """
 socket = "/tmp/from-file.sock"
@@ -27,6 +34,9 @@ path = "/models/speech.onnx"
 max_slots = 3
 """
 
+# A model that a function runs.
+CALL = "engine = 'python'\ncallable = 'a:b'\n"
+
 
 def written(folder: Path, text: str) -> Path:
     file = folder / "sidecaml.toml"
@@ -45,7 +55,7 @@ def test_defaults_hold_where_nobody_says_anything() -> None:
     assert chosen.socket == Path("/run/sidecaml/sidecaml.sock")
     assert chosen.log_level == "info"
     assert chosen.limits == config.Limits()
-    assert chosen.models["m"] == config.ModelConfig("m", Path("/m.onnx"))
+    assert chosen.models["m"] == ModelConfig("m", Path("/m.onnx"))
     assert chosen.sources["models.m.path"] == "command line"
     assert chosen.sources["models.m.max_slots"] == "limits.max_slots"
     assert {chosen.sources[name] for name in ("socket", "log_level", "limits.max_slots")} == {"default"}
@@ -132,7 +142,10 @@ def test_every_setting_is_shown_with_its_source(tmp_path: Path) -> None:
         ("[limits]\nshutdown_timeout_s = 0", "expected seconds, more than 0"),
         ("[limits]\nshutdown_timeout_s = nan", "expected seconds, more than 0"),
         ("[limits]\nshutdown_timeout_s = inf", "expected seconds, more than 0"),
-        ("[models.m]\npath = '/m'\nengine = 'tf'", "models.m.engine: expected one of onnx, got 'tf'"),
+        (
+            "[models.m]\npath = '/m'\nengine = 'tf'",
+            "models.m.engine: expected one of onnx, python, torch, pipeline, got 'tf'",
+        ),
         (
             "[models.m]\npath = '/m'\npolicy = 1",
             "models.m.policy: expected one of spin, adaptive, block, got 1",
@@ -192,3 +205,146 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, what: str) -> Non
         file.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match=r"sidecaml\.toml"):
         load(file, environment={})
+
+
+ENGINES = """
+[models.clean]
+engine = "python"
+callable = "hooks.text:clean"
+python_path = ["lib", "/srv/lib"]
+inputs = { raw = "uint8[N, 3]", scale = "float32[]" }
+outputs = { x = "float32[N,3]" }
+longest_run_s = 2
+
+[models.net]
+engine = "torch"
+callable = "net:build"
+weights = "net.pt"
+state = { stateN = "state" }
+
+[models.whole]
+engine = "pipeline"
+threads = 2
+keep = ["label"]
+
+[[models.whole.steps]]
+engine = "python"
+callable = "hooks:before"
+python_path = ["elsewhere"]
+
+[[models.whole.steps]]
+path = "net.onnx"
+threads = 3
+rename = { x = "clean", y = "label" }
+
+[[models.whole.steps]]
+path = "last.onnx"
+"""
+
+
+def test_every_engine_gets_what_it_takes(tmp_path: Path) -> None:
+    models = load(written(tmp_path, ENGINES), environment={}).models
+    clean, net, whole = models["clean"], models["net"], models["whole"]
+    assert (clean.callable, clean.python_path) == ("hooks.text:clean", (tmp_path / "lib", Path("/srv/lib")))
+    assert clean.inputs == (
+        Tensor("raw", Dtype.UINT8, ("N", 3)),
+        Tensor("scale", Dtype.FLOAT32, ()),
+    )
+    assert clean.outputs == (Tensor("x", Dtype.FLOAT32, ("N", 3)),)
+    assert (clean.longest_run_s, net.longest_run_s) == (2.0, 300.0)
+    assert (net.weights, net.python_path, net.unsafe_load) == (tmp_path / "net.pt", (tmp_path,), False)
+    assert net.state == {"stateN": "state"}
+    before, middle, last = whole.steps
+    assert (before.engine, before.python_path) == ("python", (tmp_path / "elsewhere",))
+    assert (middle.engine, middle.path, middle.threads) == ("onnx", tmp_path / "net.onnx", 3)
+    assert (middle.rename, middle.python_path) == ({"x": "clean", "y": "label"}, (tmp_path,))
+    assert (last.threads, whole.keep) == (2, ("label",))
+
+
+def test_settings_of_every_engine_are_shown_as_they_are_written(tmp_path: Path) -> None:
+    lines = load(written(tmp_path, ENGINES), environment={}).lines()
+    shown = {line.partition(" = ")[0]: line.partition(" = ")[2].split("  #") for line in lines}
+    texts = {key: (value.strip(), source.strip()) for key, (value, source) in shown.items()}
+    file = f"file {tmp_path / 'sidecaml.toml'}"
+    assert texts["models.clean.inputs"] == ("raw uint8[N,3], scale float32[]", file)
+    assert texts["models.net.state"] == ("stateN -> state", file)
+    assert texts["models.net.path"] == ("none", "default")
+    assert texts["models.whole.steps.2.threads"] == ("3", file)
+    assert texts["models.whole.steps.3.threads"] == ("2", "models.whole.threads")
+    assert texts["models.whole.steps.2.rename"] == ("x -> clean, y -> label", file)
+    assert "models.whole.path" not in texts
+    assert "models.clean.threads" not in texts
+
+
+def test_settings_reach_the_engine_as_they_were(tmp_path: Path) -> None:
+    for model in load(written(tmp_path, ENGINES), environment={}).models.values():
+        told = unpack(pack(encode(model)))
+        items = {item.name: getattr(model, item.name) for item in dataclasses.fields(Settings)}
+        assert decode(told) == Settings(**items)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("engine = 'python'", "the function is missing: add callable = 'module:function'"),
+        ("engine = 'python'\ncallable = 'f'", "models.m.callable: expected module:function, got 'f'"),
+        ("engine = 'python'\ncallable = 'a:b c'", "models.m.callable: expected module:function, got 'a:b c'"),
+        ("engine = 'python'\ncallable = 'a:b'\npath = 'm'", "engine 'python' takes no 'path': it takes"),
+        ("path = 'm'\nweights = 'w'", "engine 'onnx' takes no 'weights'"),
+        ("path = 'm'\nrename = {a = 'b'}", "unknown key 'rename'"),
+        ("engine = 'torch'", "expected the model's file, path = '...', or what makes it"),
+        ("engine = 'torch'\npath = 'm'\ncallable = 'a:b'", "not both"),
+        ("engine = 'torch'\npath = 'm'\nweights = 'w'", "weights are loaded into what callable"),
+        ("engine = 'torch'\npath = 'm'\nunsafe_load = 1", "unsafe_load: expected true or false, got 1"),
+        ("engine = 'torch'\npath = 'm'\ninputs = {x = 'float32[1]'}", "inputs are given and outputs are not"),
+        (
+            "engine = 'torch'\npath = 'm'\noutputs = {x = 'float32[1]'}",
+            "outputs are given and inputs are not",
+        ),
+        ("path = 'm'\nstate = ['a']", "models.m.state: expected a table of texts"),
+        ("path = 'm'\nstate = {a = 1}", "models.m.state: expected a table of texts"),
+        ("path = 'm'\nlongest_run_s = 0", "models.m.longest_run_s: expected seconds, more than 0"),
+        (f"{CALL}python_path = 'lib'", "models.m.python_path: expected a list of folders, got 'lib'"),
+        (f"{CALL}python_path = [1]", "models.m.python_path: expected a path"),
+        (f"{CALL}inputs = {{x = 'float32'}}", "models.m.inputs.x: expected an element type and dimensions"),
+        (f"{CALL}inputs = {{x = 'flaot32[1]'}}", "(did you mean 'float32'?), got 'flaot32[1]'"),
+        (f"{CALL}inputs = {{x = 'float32[-1]'}}", "models.m.inputs.x: expected"),
+        (f"{CALL}inputs = {{x = 'float32[1,]'}}", "expected dimensions that are sizes or names"),
+        (f"{CALL}inputs = {{x = 'float32[{2**62}]'}}", "expected dimensions of at most 1099511627776"),
+        (f"{CALL}inputs = {{x = 'float32[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]'}}", "expected at most"),
+        (f"{CALL}inputs = 'x'", "models.m.inputs: expected a table of texts"),
+        ("engine = 'pipeline'", "the steps are missing: add [[models.NAME.steps]] tables"),
+        ("engine = 'pipeline'\nsteps = 3", "models.m.steps: expected tables, [[models.NAME.steps]], got 3"),
+        ("engine = 'pipeline'\nsteps = [{}]", "[models.m.steps.1]: the model's file is missing"),
+        (
+            "engine = 'pipeline'\nsteps = [{engine = 'pipeline'}]",
+            "models.m.steps.1.engine: expected one of onnx",
+        ),
+        (
+            "engine = 'pipeline'\nsteps = [{pth = 'm'}]",
+            "[models.m.steps.1]: unknown key 'pth': did you mean 'path'?",
+        ),
+        (
+            "engine = 'pipeline'\nsteps = [{path = 'm', state = {a = 'b'}}]",
+            "[models.m.steps.1]: unknown key 'state'",
+        ),
+        (
+            "engine = 'pipeline'\nkeep = 'y'\nsteps = [{path = 'm'}]",
+            "models.m.keep: expected a list of names",
+        ),
+        (
+            f"engine = 'pipeline'\nsteps = [{', '.join(['{path = 1}'] * 65)}]",
+            "models.m.steps: expected at most 64 steps",
+        ),
+    ],
+)
+def test_what_an_engine_cannot_use_is_refused_by_name(tmp_path: Path, text: str, expected: str) -> None:
+    said = refusal(tmp_path, f"[models.m]\n{text}\n")
+    assert expected in said
+    assert "sidecaml.toml" in said
+
+
+def test_a_file_on_the_command_line_is_not_for_a_function(tmp_path: Path) -> None:
+    file = written(tmp_path, f"[models.m]\n{CALL}")
+    with pytest.raises(ConfigError, match=r"^command line: .*engine 'python' takes no 'path'"):
+        load(file, models=["m=/m.onnx"], environment={})

@@ -11,14 +11,24 @@ from ipc_server.abi import ERROR_TEXT
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
+def lines_of(folder: Path, text: str) -> list[str]:
+    file = folder / "sidecaml.toml"
+    file.write_text(f"[models.NAME]\n{text}\n")
+    return config.load(file, environment={}).lines()
+
+
 def test_the_configuration_page_has_every_setting_with_its_default(tmp_path: Path) -> None:
-    file = tmp_path / "sidecaml.toml"
-    file.write_text('[models.NAME]\npath = "m.onnx"\n')
+    examples = [
+        'path = "m.onnx"',
+        'engine = "python"\ncallable = "m:f"',
+        'engine = "torch"\npath = "m.pt"',
+        'engine = "pipeline"\nsteps = [{ path = "m.onnx" }]',
+    ]
     rows = re.findall(r"^\| `([\w.]+)` \| ([^|]*) \|", (DOCS / "configuration.md").read_text(), re.MULTILINE)
     documented = {key: default.strip().strip("`") for key, default in rows}
-    settings = config.load(file, environment={}).lines()
+    settings = [line for example in examples for line in lines_of(tmp_path, example)]
     actual = {key: value for key, value in (line.partition("  #")[0].split(" = ") for line in settings)}
-    assert documented.keys() == actual.keys()
+    assert documented.keys() == {re.sub(r"steps\.1\..*", "steps", key) for key in actual}
     numbers = {key: value for key, value in actual.items() if key.startswith("limits.")}
     assert {key: float(documented[key]) for key in numbers} == {
         key: float(value) for key, value in numbers.items()

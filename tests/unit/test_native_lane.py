@@ -26,6 +26,7 @@ from ipc_server.abi import Dtype, ErrorCode
 from ipc_server.engines import onnx_native
 from ipc_server.errors import SidecamlError
 from ipc_server.lane import NativeLane
+from ipc_server.settings import Settings
 
 NEVER_C = {"data dependent", "nothing found", "input as output", "fixed and not"}
 LOOK = """
@@ -139,7 +140,7 @@ def said_at_load(path: Path) -> list[str]:
     said = []
     for lane in LANES:
         with pytest.raises(SidecamlError) as caught:
-            engines.load("onnx", path, 1, lane)
+            engines.load(Settings("m", path, lane=lane))
         said.append(f"{caught.value.code!r}: {caught.value}")
     return said
 
@@ -289,10 +290,10 @@ def test_without_the_native_lane_auto_is_the_python_lane_and_native_an_error(
     path = models.small_mlp(tmp_path / "m.onnx")
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(_core, "NATIVE", False)
-    said = refused(ErrorCode.MODEL_FAILED, engines.load, "onnx", path, 1, "native")
+    said = refused(ErrorCode.MODEL_FAILED, engines.load, Settings("m", path, lane="native"))
     assert "onnxruntime_c_api.h" in said
     assert caplog.text == ""
-    assert not engines.load("onnx", path, 1, "auto").native
+    assert not engines.load(Settings("m", path)).native
     (line,) = [line for line in caplog.text.splitlines() if "lane" in line]
     assert "python lane, because there is no native one" in line
 

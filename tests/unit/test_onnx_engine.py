@@ -24,6 +24,7 @@ from ipc_server import _core, engines
 from ipc_server.abi import DTYPE_BYTES, MAX_RANK, MAX_TENSORS, Dtype, ErrorCode
 from ipc_server.engines.onnx_binding import MOST_BINDINGS
 from ipc_server.errors import SidecamlError
+from ipc_server.settings import Settings
 from ipc_server.tensor import NUMPY_DTYPE
 
 DTYPES = [dtype.name.lower() for dtype in Dtype]
@@ -68,7 +69,7 @@ def identity_of(kind: int, shape: list[int], path: Path) -> Path:
 def refused_load(code: ErrorCode, path: Path) -> str:
     """Load, expect this error, and return its sentence."""
     with pytest.raises(SidecamlError) as caught:
-        engines.load("onnx", path, 1, LANE.get())
+        engines.load(Settings("m", path, lane=LANE.get()))
     assert str(caught.value).isprintable()
     assert caught.value.code is code, caught.value
     return str(caught.value)
@@ -353,8 +354,8 @@ def test_files_that_are_no_model(tmp_path: Path) -> None:
 
 
 def test_an_unknown_engine_is_named() -> None:
-    with pytest.raises(SidecamlError, match="no engine 'torch': expected onnx"):
-        engines.load("torch", Path("m"), 1)
+    with pytest.raises(SidecamlError, match="no engine 'tensorflow': expected onnx, python"):
+        engines.load(Settings("m", engine="tensorflow"))
 
 
 @pytest.mark.parametrize("kind", [TensorProto.STRING, TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2])
@@ -415,5 +416,6 @@ def test_several_threads_give_the_same_answer(tmp_path: Path) -> None:
     path = models.small_mlp(tmp_path / "m.onnx")
     for lane in LANES:
         assert (
-            engines.load("onnx", path, 2, lane).signature == engines.load("onnx", path, 1, "python").signature
+            engines.load(Settings("m", path, threads=2, lane=lane)).signature
+            == engines.load(Settings("m", path, lane="python")).signature
         )
