@@ -28,7 +28,8 @@ from ipc_server.config_values import (
 )
 from ipc_server.messages import shown
 from ipc_server.settings import ENGINES, LANES, Settings
-from ipc_server.signature import Tensor, parse_tensor, text_of
+from ipc_server.signature import Tensor, text_of
+from ipc_server.tensor_text import TensorTextError, parse_type
 
 POLICIES = ("spin", "adaptive", "block")
 LARGEST_THREADS = 1024
@@ -228,14 +229,13 @@ class _Reader:
         return Settings(**step, rename=reader.value("rename", {}, rename))
 
     def _tensors(self, item: str) -> tuple[Tensor, ...] | None:
-        key = f"{self._key}.{item}"
         table = self.value(item, None, absent_or(names_of("a tensor's name, and its type and dimensions")))
         if table is None:
             return None
-        return tuple(
-            self._gather.take(f"{key}.{name}", text, self._gather.file, _tensor_named(name))
-            for name, text in table.items()
-        )
+        try:
+            return tuple(parse_type(name, text) for name, text in table.items())
+        except TensorTextError as error:
+            raise ConfigError(f"{self._gather.file}: {self._key}.{item}: {error}") from None
 
     def _file(self, value: object) -> Path:
         return self._gather.base / path_text(value)
@@ -276,12 +276,3 @@ def _step_tables(value: object) -> list[dict[str, Any]]:
     if len(value) > MOST_STEPS:
         raise ValueError(f"at most {MOST_STEPS} steps")
     return value
-
-
-def _tensor_named(name: str) -> Any:
-    def check(text: str) -> Tensor:
-        if not name or "\0" in name:
-            raise ValueError("a name before the type and dimensions")
-        return parse_tensor(name, text)
-
-    return check

@@ -10,6 +10,7 @@ from typing import Any
 from ipc_server.client import Model, describe
 from ipc_server.decode import counted
 from ipc_server.engines import load
+from ipc_server.settings import Settings
 from ipc_server.signature import Signature, Tensor
 
 _INDENT = "  "
@@ -22,7 +23,7 @@ def served(name: str, socket: Path) -> Model:
 
 def in_file(path: Path) -> Model:
     """Load a model's file here, as a worker would, and tell what it is; MODEL_FAILED when it cannot be."""
-    engine = load("onnx", path, 1, "auto")
+    engine = load(Settings(path.name, path))
     return Model(path.name, "onnx", "ready", "", 0, engine.signature)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +16,6 @@ from ipc_server.suggest import hint
 
 # Keeps every product of an open's dims far from wrapping where C computes with 64 bits.
 LARGEST_DIM = 2**40
-
-_TENSOR_TEXT = re.compile(r"\s*([A-Za-z0-9_]+)\s*\[([^\[\]]*)\]\s*")
-_DIM_NAME = re.compile(r"[^\W\d][^\s,\[\]\0]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,33 +169,6 @@ def _bad_dims(what: str) -> SidecamlError:
 
 def _bad_form(expected: str, found: object) -> SidecamlError:
     return SidecamlError(ErrorCode.PROTOCOL, f"a model's signature: expected {expected}, got {shown(found)}")
-
-
-def parse_tensor(name: str, text: str) -> Tensor:
-    """Read a tensor as people write it, `float32[N,64]`; ValueError says what was expected."""
-    found = _TENSOR_TEXT.fullmatch(text)
-    if not found:
-        raise ValueError("an element type and dimensions, such as float32[N,64]")
-    kind, dims = found.groups()
-    try:
-        dtype = Dtype[kind.upper()]
-    except KeyError:
-        known = [dtype.name.lower() for dtype in Dtype]
-        raise ValueError(f"an element type before the dimensions ({hint(kind, known)})") from None
-    shape = tuple(_parse_dim(dim.strip()) for dim in dims.split(",")) if dims.strip() else ()
-    if len(shape) > MAX_RANK:
-        raise ValueError(f"at most {MAX_RANK} dimensions")
-    return Tensor(name, dtype, shape)
-
-
-def _parse_dim(text: str) -> int | str:
-    if not text.isascii() or not text.isdigit():
-        if not _DIM_NAME.fullmatch(text):
-            raise ValueError("dimensions that are sizes or names, such as float32[N,64]")
-        return text
-    if len(text) > len(str(LARGEST_DIM)) or int(text) > LARGEST_DIM:
-        raise ValueError(f"dimensions of at most {LARGEST_DIM}")
-    return int(text)
 
 
 def text_of(tensors: Iterable[Tensor]) -> str:

@@ -1,4 +1,4 @@
-"""Reads a tensor as people write it: `float32[N,64]`, a scalar `float32[]`, with its name `x=float32[N,64]`."""
+"""Reads a tensor as people write it: `float32[N,64]`, a scalar `float32[]`, or named, `x=float32[N,64]`."""
 
 from __future__ import annotations
 
