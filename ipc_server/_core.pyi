@@ -185,8 +185,28 @@ class Worker:
         for ever.
         """
 
-    def bind(self, channel: int, slot: int, binding: Binding | None, /) -> None:
-        """Have `serve` run a slot's requests by itself, until the channel is detached; None ends it."""
+    def bind(
+        self,
+        channel: int,
+        slot: int,
+        binding: Binding | None,
+        dims: Iterable[Iterable[int]] = (),
+        state: int = 0,
+        next_state: int = ...,
+        /,
+    ) -> None:
+        """Have `serve` run requests of a slot by itself: with these dims, in this state of the channel.
+
+        `dims` are those of each dynamic tensor: of inputs as they have to come, of outputs as they are told.
+        A run that succeeds takes the channel to `next_state` (default: the same). The 32 latest used are
+        kept, until the channel is detached; None ends all of the slot's.
+        """
+
+    def state(self) -> int:
+        """Tell the state of the running request's channel: 0 at first."""
+
+    def set_state(self, state: int, /) -> None:
+        """Say which state it is in from now on."""
 
     def serve(self) -> tuple[int, int, str | None] | None:
         """Run the requests of bound slots until there is something else to do.

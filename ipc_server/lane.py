@@ -78,8 +78,11 @@ class Lane:
 
     def _run(self, channel: int, slot: int) -> None:
         self._core.started()
+        self._finish(self._runners[channel][slot].run)
+
+    def _finish(self, run: Callable[[], object]) -> None:
         try:
-            self._runners[channel][slot].run()
+            run()
         except SidecamlError as error:
             self._core.complete(error.code, str(error))
         except Exception as error:
@@ -92,21 +95,39 @@ class Lane:
 
 
 class NativeLane(Lane):
-    """The loop in C, without the interpreter: Python runs what is unusual, and each slot's first request.
+    """The loop in C, without the interpreter: Python runs what is unusual, and the first request of its kind.
 
-    A slot is C's as soon as its runner says so: nothing has to be chosen, copied or told there.
+    A kind is a slot, the dimensions of a request and the state of its channel. It is C's as soon as its
+    runner says so: nothing has to be chosen or copied there.
     """
 
     def serve(self) -> None:
         """Run requests until the control socket has something to say, or a signal came."""
         while taken := self._core.serve():
             channel, slot, failure = taken
-            if failure is not None:
-                self._fail(RuntimeError(failure))
-            else:
+            if failure is None:
                 self._run(channel, slot)
-                if (binding := self._runners[channel][slot].native) is not None:
-                    self._core.bind(channel, slot, binding)
+            else:
+                self._run_again(channel, slot, failure)
+
+    def _run(self, channel: int, slot: int) -> None:
+        super()._run(channel, slot)
+        self._hand_over(channel, slot)
+
+    def _run_again(self, channel: int, slot: int, failure: str) -> None:
+        run_again = self._runners[channel][slot].run_again
+        if run_again is None:
+            self._fail(RuntimeError(failure))
+            return
+        self._core.bind(channel, slot, None)
+        self._finish(run_again)
+        self._hand_over(channel, slot)
+
+    def _hand_over(self, channel: int, slot: int) -> None:
+        native = self._runners[channel][slot].native
+        if native is not None:
+            dims = [dims for _, dims in native.dims]
+            self._core.bind(channel, slot, native.binding, dims, native.state, native.next_state)
 
 
 def lane_for(core: _core.Worker, engine: Engine) -> Lane:

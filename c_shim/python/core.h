@@ -78,9 +78,10 @@ extern PyType_Spec session_spec, binding_spec;
 extern PyMethodDef onnxruntime_methods[];
 
 /* Lends a binding to the native lane, which marks its use in *busy; false with an exception set when the object is no
- * binding or is lent already. Until it is given back it cannot be changed, nor be run while *busy. */
+ * binding or is lent to another. Until it is given back as often as it was lent it cannot be changed, nor be run while
+ * *busy. */
 bool binding_lend(const struct core_state *state, PyObject *object, const bool *busy);
-void binding_give_back(PyObject *object);
+void binding_give_back(void *object);
 /* A sidecaml_runner whose context is a lent binding. */
 int binding_runner(void *binding, struct sidecaml_failure *why);
 

@@ -16,6 +16,7 @@ struct binding_object {
     struct session_object *owner;
     sidecaml_binding *binding;
     const bool *lane_busy; /* of the worker that the binding is lent to; NULL when there is none */
+    uint32_t lent;         /* so many times */
     bool running;          /* a thread is inside `run` without the interpreter lock */
 };
 
@@ -309,13 +310,20 @@ bool binding_lend(const struct core_state *state, PyObject *object, const bool *
         PyErr_Format(PyExc_TypeError, "expected a Binding or None, got %R", object);
         return false;
     }
-    struct binding_object *self = changeable_binding(object);
-    if (self) self->lane_busy = busy;
-    return self;
+    struct binding_object *self = idle_binding(object);
+    if (self && self->lane_busy && self->lane_busy != busy) {
+        raise_invalid(self->state, "the binding serves another worker");
+        return false;
+    }
+    if (!self) return false;
+    self->lane_busy = busy;
+    self->lent++;
+    return true;
 }
 
-void binding_give_back(PyObject *object) {
-    ((struct binding_object *)object)->lane_busy = NULL;
+void binding_give_back(void *object) {
+    struct binding_object *self = object;
+    if (--self->lent == 0) self->lane_busy = NULL;
 }
 
 int binding_runner(void *binding, struct sidecaml_failure *why) {

@@ -22,7 +22,6 @@ struct worker_object {
 struct served {
     struct hold *hold;
     uint32_t slots;
-    PyObject **bindings; /* lent to each slot; NULL where there is none */
 };
 
 /* After the arguments were read: reading one may run Python code (`__index__`), and that may close the worker. */
@@ -71,28 +70,12 @@ static PyObject *worker_create(PyTypeObject *type, PyObject *args, PyObject *key
     return (PyObject *)self;
 }
 
-static void take_back(const struct served *served, uint32_t slot) {
-#ifdef SIDECAML_NATIVE
-    if (served->bindings[slot]) binding_give_back(served->bindings[slot]);
-#endif
-    Py_CLEAR(served->bindings[slot]);
-}
-
 static bool served_init(struct served *served, uint32_t slots) {
     *served = (struct served){.hold = hold_new(), .slots = slots};
-    served->bindings = PyMem_Calloc(slots, sizeof(PyObject *));
-    if (served->hold && served->bindings) return true;
-    PyMem_Free(served->hold);
-    PyMem_Free(served->bindings);
-    PyErr_NoMemory();
-    return false;
+    return served->hold;
 }
 
-/* After the C core has forgotten the channel, and with it the bindings. */
 static void served_clear(struct served *served) {
-    for (uint32_t slot = 0; slot < served->slots; slot++)
-        take_back(served, slot);
-    PyMem_Free(served->bindings);
     PyMem_Free(served->hold);
     *served = (struct served){0};
 }
@@ -308,20 +291,92 @@ static PyObject *worker_complete(PyObject *object, PyObject *const *args, Py_ssi
 
 #ifdef SIDECAML_NATIVE
 
-static PyObject *worker_bind(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+/* What serve() runs no longer. */
+static void take_back(void *binding) {
+    binding_give_back(binding);
+    Py_DECREF((PyObject *)binding);
+}
+
+/* The dims of each dynamic tensor, for bind(). */
+static bool rows_of(const struct core_state *state, const struct sidecaml_layout *layout, PyObject *given,
+                    uint64_t (*rows)[SIDECAML_MAX_RANK]) {
+    uint32_t next = 0, rank, tensors = layout->input_count + layout->output_count;
+    for (uint32_t i = 0; i < tensors; i++) {
+        const struct sidecaml_tensor_descriptor *tensor = &layout->tensor[i];
+        if (!(tensor->flags & SIDECAML_TENSOR_DYNAMIC)) continue;
+        if (next == PyTuple_Size(given)) break;
+        if (!dims_of(state, PyTuple_GetItem(given, next), rows[next], &rank)) return false;
+        if (rank == tensor->rank) {
+            next++;
+            continue;
+        }
+        raise_invalid(state, "%u dimensions were given for a tensor of %u", rank, tensor->rank);
+        return false;
+    }
+    return true;
+}
+
+static bool has_rows(const struct core_state *state, const struct sidecaml_layout *layout, Py_ssize_t given) {
+    Py_ssize_t dynamic = 0;
+    for (uint32_t i = 0; i < layout->input_count + layout->output_count; i++)
+        dynamic += (layout->tensor[i].flags & SIDECAML_TENSOR_DYNAMIC) != 0;
+    if (given == dynamic) return true;
+    raise_invalid(state, "%zd dims were given, and the channel has %zd dynamic tensors", given, dynamic);
+    return false;
+}
+
+/* What bind() was called with; dims NULL for none. */
+struct to_bind {
     uint32_t channel, slot;
-    if (!check_count("bind", count, 3, 3) || !u32_of(args[0], &channel) || !u32_of(args[1], &slot)) return NULL;
+    PyObject *binding, *dims;
+    uint64_t state, next_state;
+};
+
+static bool to_bind_of(PyObject *const *args, Py_ssize_t count, struct to_bind *out) {
+    *out = (struct to_bind){0};
+    if (!check_count("bind", count, 3, 6) || !u32_of(args[0], &out->channel) || !u32_of(args[1], &out->slot) ||
+        (count > 4 && !u64_of(args[4], &out->state)))
+        return false;
+    out->next_state = out->state;
+    if (count > 5 && !u64_of(args[5], &out->next_state)) return false;
+    out->binding = args[2] == Py_None ? NULL : args[2];
+    out->dims = count > 3 ? PySequence_Tuple(args[3]) : PyTuple_New(0);
+    return out->dims;
+}
+
+static PyObject *bind(struct worker_object *self, const struct to_bind *asked) {
+    uint64_t rows[SIDECAML_MAX_TENSORS][SIDECAML_MAX_RANK];
+    struct sidecaml_failure why;
+    if (!hold_of(self, asked->channel)) return NULL;
+    if (asked->slot >= self->served[asked->channel].slots)
+        return raise_invalid(self->state, "channel %u has no slot %u", asked->channel, asked->slot);
+    if (!asked->binding) {
+        sidecaml_worker_bind(self->worker, asked->channel, asked->slot, NULL, &why);
+        Py_RETURN_NONE;
+    }
+    const struct sidecaml_layout *layout = sidecaml_worker_layout(self->worker, asked->channel);
+    if (!has_rows(self->state, layout, PyTuple_Size(asked->dims)) || !rows_of(self->state, layout, asked->dims, rows) ||
+        !binding_lend(self->state, asked->binding, &self->waiting))
+        return NULL;
+    Py_INCREF(asked->binding);
+    const struct sidecaml_bound bound = {.run = binding_runner,
+                                         .context = asked->binding,
+                                         .drop = take_back,
+                                         .state = asked->state,
+                                         .next_state = asked->next_state,
+                                         .dims = (const uint64_t(*)[SIDECAML_MAX_RANK])rows};
+    if (sidecaml_worker_bind(self->worker, asked->channel, asked->slot, &bound, &why) == 0) Py_RETURN_NONE;
+    take_back(asked->binding);
+    return raise_failure(self->state, &why);
+}
+
+static PyObject *worker_bind(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    struct to_bind asked;
+    if (!to_bind_of(args, count, &asked)) return NULL;
     struct worker_object *self = usable_worker(object);
-    if (!self || !hold_of(self, channel)) return NULL;
-    const struct served *served = &self->served[channel];
-    if (slot >= served->slots) return raise_invalid(self->state, "channel %u has no slot %u", channel, slot);
-    PyObject *binding = args[2] == Py_None ? NULL : args[2];
-    if (binding && !binding_lend(self->state, binding, &self->waiting)) return NULL;
-    take_back(served, slot);
-    Py_XINCREF(binding);
-    served->bindings[slot] = binding;
-    sidecaml_worker_bind(self->worker, channel, slot, binding ? binding_runner : NULL, binding);
-    Py_RETURN_NONE;
+    PyObject *result = self ? bind(self, &asked) : NULL;
+    Py_DECREF(asked.dims);
+    return result;
 }
 
 static int serve_once(struct worker_object *self, uint64_t timeout_ns, struct sidecaml_failure *why) {
@@ -409,6 +464,23 @@ static PyObject *worker_set_dims(PyObject *object, PyObject *const *args, Py_ssi
     Py_RETURN_NONE;
 }
 
+/* --- State ---------------------------------------------------------------------------------------------------------
+ */
+
+static PyObject *worker_state(PyObject *object, PyObject *Py_UNUSED(none)) {
+    struct worker_object *self = running_worker(object);
+    return self ? PyLong_FromUnsignedLongLong(sidecaml_worker_state(self->worker, self->request.channel)) : NULL;
+}
+
+static PyObject *worker_set_state(PyObject *object, PyObject *arg) {
+    uint64_t state;
+    if (!u64_of(arg, &state)) return NULL;
+    struct worker_object *self = running_worker(object);
+    if (!self) return NULL;
+    sidecaml_worker_set_state(self->worker, self->request.channel, state);
+    Py_RETURN_NONE;
+}
+
 /* --- Type -------------------------------------------------------------------------------------------------------- */
 
 #define FAST(function) ((PyCFunction)(void (*)(void))(function))
@@ -436,11 +508,16 @@ static PyMethodDef worker_methods[] = {
      PyDoc_STR("set_dims(tensor, dims, /)\n--\n\nThe dimensions of an output, before complete.")},
 #ifdef SIDECAML_NATIVE
     {"bind", FAST(worker_bind), METH_FASTCALL,
-     PyDoc_STR("bind(channel, slot, binding, /)\n--\n\nHave serve() run a slot's requests; None ends it.")},
+     PyDoc_STR(
+         "bind(channel, slot, binding, dims=(), state=0, next_state=state, /)\n--\n\nHave serve() run what comes to "
+         "a slot with these dims, of each dynamic tensor, in this state of the channel; None ends all of it.")},
     {"serve", worker_serve, METH_NOARGS,
      PyDoc_STR("serve()\n--\n\nRun the requests of bound slots until there is something else: (channel, slot, "
                "failure) of a request to finish, or None.")},
 #endif
+    {"state", worker_state, METH_NOARGS,
+     PyDoc_STR("state()\n--\n\nThe state of the running request's channel: 0 at first.")},
+    {"set_state", worker_set_state, METH_O, PyDoc_STR("set_state(state, /)\n--\n\nIts state from now on.")},
     {"close", worker_close, METH_NOARGS, PyDoc_STR("close()\n--\n\nDetach everything. BufferError while views exist.")},
     {NULL, NULL, 0, NULL},
 };

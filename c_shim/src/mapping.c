@@ -31,7 +31,7 @@ void *tensor_at(uint8_t *base, const struct sidecaml_layout *layout, uint32_t sl
     return base + descriptor->array_offset + slot * descriptor->slot_stride;
 }
 
-static uint64_t *dims_at(uint8_t *base, const struct sidecaml_layout *layout, uint32_t slot, uint32_t tensor) {
+uint64_t *dims_at(uint8_t *base, const struct sidecaml_layout *layout, uint32_t slot, uint32_t tensor) {
     struct sidecaml_dims *dims = (struct sidecaml_dims *)(base + layout->dims_offset);
     return dims[(size_t)slot * tensor_count_of(layout) + tensor].dim;
 }

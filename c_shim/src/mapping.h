@@ -29,6 +29,8 @@ static inline uint32_t tensor_count_of(const struct sidecaml_layout *layout) {
 /* NULL when slot or tensor is out of range. */
 void *tensor_at(uint8_t *base, const struct sidecaml_layout *layout, uint32_t slot, uint32_t tensor);
 
+/* Where the dims of a slot's tensor stand; both in range. */
+uint64_t *dims_at(uint8_t *base, const struct sidecaml_layout *layout, uint32_t slot, uint32_t tensor);
 /* The dims of a slot's tensor, out of shared memory where they are dynamic: each is read once and checked against the
  * maximum. Returns the rank, -INVALID out of range, or -BAD_DIMS. */
 int dims_read(uint8_t *base, const struct sidecaml_layout *layout, uint32_t slot, uint32_t tensor, uint64_t *out);

@@ -12,6 +12,7 @@
 #include "doorbell.h"
 #include "failure.h"
 #include "mapping.h"
+#include "runners.h"
 #include "spin.h"
 #include "wait.h"
 
@@ -21,11 +22,6 @@
 /* How long `serve` keeps running requests before its caller has a turn. */
 #define SERVE_TURN_NS 100000000
 
-struct bound_slot {
-    sidecaml_runner run; /* NULL when the caller runs the slot's requests */
-    void *context;
-};
-
 struct served_channel {
     struct ring_worker ring;
     struct sidecaml_client_block *block;
@@ -34,7 +30,14 @@ struct served_channel {
     bool posted; /* the request doorbell holds posts that are not taken back */
     /* Private: computed by the daemon, never read back from the segment. */
     struct sidecaml_layout layout;
-    struct bound_slot bound[]; /* one a slot */
+    uint64_t state;      /* in which a runner must be bound to be used */
+    uint32_t dynamic_in; /* of `dynamic`, inputs */
+    uint32_t dynamic_count;
+    uint32_t words_in;        /* dims of all dynamic inputs */
+    uint32_t words;           /* and of all dynamic outputs */
+    uint32_t *dynamic;        /* the dynamic tensors */
+    uint64_t *asked;          /* words_in: the dims of the request that is looked at */
+    struct runners runners[]; /* one a slot */
 };
 
 struct sidecaml_worker {
@@ -113,6 +116,40 @@ static int reserve_place(sidecaml_worker *worker, struct sidecaml_failure *why) 
     return (int)worker->count++;
 }
 
+static bool is_dynamic(const struct sidecaml_layout *layout, uint32_t tensor) {
+    return layout->tensor[tensor].flags & SIDECAML_TENSOR_DYNAMIC;
+}
+
+static void free_channel(struct served_channel *channel) {
+    for (uint32_t slot = 0; slot < channel->layout.slot_count; slot++)
+        runners_clear(&channel->runners[slot]);
+    free(channel->dynamic);
+    free(channel->asked);
+    free(channel);
+}
+
+/* NULL without memory. */
+static struct served_channel *new_channel(const struct sidecaml_layout *layout) {
+    struct served_channel *channel =
+        calloc(1, sizeof *channel + (size_t)layout->slot_count * sizeof channel->runners[0]);
+    if (!channel) return NULL;
+    channel->layout = *layout;
+    uint32_t tensors = tensor_count_of(layout);
+    channel->dynamic = calloc(tensors + 1, sizeof channel->dynamic[0]); /* one more: calloc(0) may be NULL */
+    for (uint32_t i = 0; channel->dynamic && i < tensors; i++) {
+        if (!is_dynamic(layout, i)) continue;
+        channel->dynamic[channel->dynamic_count++] = i;
+        channel->words += layout->tensor[i].rank;
+        if (i >= layout->input_count) continue;
+        channel->dynamic_in++;
+        channel->words_in += layout->tensor[i].rank;
+    }
+    channel->asked = calloc(channel->words_in + 1, sizeof channel->asked[0]);
+    if (channel->dynamic && channel->asked) return channel;
+    free_channel(channel);
+    return NULL;
+}
+
 static int serve(sidecaml_worker *worker, struct served_channel *channel, uint32_t place,
                  const struct sidecaml_worker_fds *fds, struct sidecaml_failure *why) {
     int status = mapping_open(&channel->segment, fds->segment, true, true, "the channel's segment", why);
@@ -132,13 +169,12 @@ int sidecaml_worker_attach(sidecaml_worker *worker, const struct sidecaml_worker
                            const struct sidecaml_layout *layout, struct sidecaml_failure *why) {
     int place = reserve_place(worker, why);
     if (place < 0) return place;
-    struct served_channel *channel = calloc(1, sizeof *channel + (size_t)layout->slot_count * sizeof channel->bound[0]);
+    struct served_channel *channel = new_channel(layout);
     if (!channel) return fail(why, SIDECAML_E_NO_MEMORY, "no memory for one more channel");
-    channel->layout = *layout;
     int status = serve(worker, channel, (uint32_t)place, fds, why);
     if (status < 0) {
         mapping_close(&channel->segment);
-        free(channel);
+        free_channel(channel);
         return status;
     }
     channel->fds = *fds;
@@ -155,10 +191,10 @@ int sidecaml_worker_detach(sidecaml_worker *worker, uint32_t index) {
     close(channel->fds.segment);
     close(channel->fds.request);
     close(channel->fds.answer);
-    mapping_close(&channel->segment);
-    free(channel);
     worker->channels[index] = NULL;
     store64(&worker->status->channels, load64(&worker->status->channels, relaxed) - 1, relaxed);
+    mapping_close(&channel->segment);
+    free_channel(channel);
     return 0;
 }
 
@@ -377,11 +413,77 @@ int sidecaml_worker_set_dims(sidecaml_worker *worker, const struct sidecaml_requ
 
 /* --- The native lane --------------------------------------------------------------------------------------------- */
 
-int sidecaml_worker_bind(sidecaml_worker *worker, uint32_t index, uint32_t slot, sidecaml_runner run, void *context) {
-    struct served_channel *channel = channel_of(worker, index);
-    if (!channel || slot >= channel->ring.count) return -SIDECAML_E_INVALID;
-    channel->bound[slot] = (struct bound_slot){.run = run, .context = context};
+/* `rows` of the dynamic tensors into one row of numbers, each checked against the tensor's largest. */
+static int copy_rows(const struct served_channel *channel, const uint64_t (*rows)[SIDECAML_MAX_RANK], uint64_t *out,
+                     struct sidecaml_failure *why) {
+    for (uint32_t i = 0; i < channel->dynamic_count; i++) {
+        const struct sidecaml_tensor_descriptor *tensor = &channel->layout.tensor[channel->dynamic[i]];
+        for (uint32_t axis = 0; axis < tensor->rank; axis++) {
+            if (rows[i][axis] > tensor->max_dims[axis])
+                return fail(why, SIDECAML_E_BAD_DIMS, "tensor %u: dimensions beyond the largest of the channel",
+                            channel->dynamic[i]);
+            *out++ = rows[i][axis];
+        }
+    }
     return 0;
+}
+
+int sidecaml_worker_bind(sidecaml_worker *worker, uint32_t index, uint32_t slot, const struct sidecaml_bound *bound,
+                         struct sidecaml_failure *why) {
+    struct served_channel *channel = channel_of(worker, index);
+    if (!channel || slot >= channel->ring.count)
+        return fail(why, SIDECAML_E_INVALID, "the worker has no channel %u with a slot %u", index, slot);
+    if (!bound) {
+        runners_clear(&channel->runners[slot]);
+        return 0;
+    }
+    struct runner *runner = calloc(1, sizeof *runner + channel->words * sizeof runner->dims[0]);
+    if (!runner) return fail(why, SIDECAML_E_NO_MEMORY, "no memory for one more runner");
+    int status = copy_rows(channel, bound->dims, runner->dims, why);
+    if (status < 0) {
+        free(runner);
+        return status;
+    }
+    runner->run = bound->run;
+    runner->context = bound->context;
+    runner->drop = bound->drop;
+    runner->state = bound->state;
+    runner->next_state = bound->next_state;
+    runners_add(&channel->runners[slot], runner, channel->words_in);
+    return 0;
+}
+
+uint64_t sidecaml_worker_state(const sidecaml_worker *worker, uint32_t index) {
+    const struct served_channel *channel = channel_of(worker, index);
+    return channel ? channel->state : 0;
+}
+
+void sidecaml_worker_set_state(sidecaml_worker *worker, uint32_t index, uint64_t state) {
+    struct served_channel *channel = channel_of(worker, index);
+    if (channel) channel->state = state;
+}
+
+/* The request's dims are read once: what the client makes of them from now on changes nothing. Dims beyond the largest
+ * are those of no runner. */
+static struct runner *runner_for(struct served_channel *channel, uint32_t slot) {
+    uint64_t *asked = channel->asked;
+    for (uint32_t i = 0; i < channel->dynamic_in; i++) {
+        uint32_t tensor = channel->dynamic[i];
+        const uint64_t *dims = dims_at(channel->segment.base, &channel->layout, slot, tensor);
+        for (uint32_t axis = 0; axis < channel->layout.tensor[tensor].rank; axis++)
+            *asked++ = read_once(dims[axis]);
+    }
+    return runners_find(&channel->runners[slot], channel->state, channel->asked, channel->words_in);
+}
+
+static void tell_dims(const struct served_channel *channel, uint32_t slot, const struct runner *runner) {
+    const uint64_t *told = runner->dims + channel->words_in;
+    for (uint32_t i = channel->dynamic_in; i < channel->dynamic_count; i++) {
+        uint32_t tensor = channel->dynamic[i], rank = channel->layout.tensor[tensor].rank;
+        uint64_t *dims = dims_at(channel->segment.base, &channel->layout, slot, tensor);
+        for (uint32_t axis = 0; axis < rank; axis++)
+            dims[axis] = *told++;
+    }
 }
 
 int sidecaml_worker_serve(sidecaml_worker *worker, uint64_t timeout_ns, struct sidecaml_request *out,
@@ -390,10 +492,13 @@ int sidecaml_worker_serve(sidecaml_worker *worker, uint64_t timeout_ns, struct s
     int status;
     why->code = SIDECAML_OK;
     while ((status = sidecaml_worker_next(worker, timeout_ns, out)) == 1) {
-        const struct bound_slot *bound = &worker->channels[out->channel]->bound[out->slot];
-        if (!bound->run) return 1;
+        struct served_channel *channel = worker->channels[out->channel];
+        const struct runner *runner = runner_for(channel, out->slot);
+        if (!runner) return 1;
         sidecaml_worker_started(worker, out);
-        if (bound->run(bound->context, why) < 0) return 1;
+        if (runner->run(runner->context, why) < 0) return 1;
+        channel->state = runner->next_state;
+        tell_dims(channel, out->slot, runner);
         sidecaml_worker_complete(worker, out, 0, NULL);
         if ((int64_t)(coarse_now_ns() - began) >= SERVE_TURN_NS) return -SIDECAML_E_AGAIN;
     }

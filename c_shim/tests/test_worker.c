@@ -331,6 +331,11 @@ static void a_failed_attach_leaves_the_descriptors_to_the_caller(void) {
 
 /* --- The native lane --------------------------------------------------------------------------------------------- */
 
+static int bind_runner(uint32_t channel, uint32_t slot, sidecaml_runner run, void *context) {
+    struct sidecaml_failure why;
+    return sidecaml_worker_bind(worker, channel, slot, &(struct sidecaml_bound){.run = run, .context = context}, &why);
+}
+
 struct counted_run {
     int runs;
     int failing; /* the run that fails, counted from 1 */
@@ -362,7 +367,7 @@ static void serve_runs_bound_slots_and_gives_out_the_others(void) {
     struct counted_run counted = {0};
     open_worker(2);
     for (uint32_t slot = 0; slot < 2; slot++)
-        CHECK_EQ(sidecaml_worker_bind(worker, 1, slot, count_run, &counted), 0);
+        CHECK_EQ(bind_runner(1, slot, count_run, &counted), 0);
     submit_both_slots(0), submit_both_slots(1);
     for (uint32_t slot = 0; slot < 2; slot++) {
         CHECK_EQ(sidecaml_worker_serve(worker, 0, &request, &why), 1);
@@ -375,7 +380,7 @@ static void serve_runs_bound_slots_and_gives_out_the_others(void) {
     CHECK_EQ(sidecaml_worker_serve(worker, 1000000, &request, &why), -SIDECAML_E_TIMEOUT);
     CHECK_EQ(counted.runs, 2);
     release_both_slots(0), release_both_slots(1);
-    CHECK_EQ(sidecaml_worker_bind(worker, 1, 0, NULL, NULL), 0);
+    CHECK_EQ(sidecaml_worker_bind(worker, 1, 0, NULL, &why), 0);
     submit_both_slots(1);
     CHECK_EQ(sidecaml_worker_serve(worker, 0, &request, &why), 1);
     CHECK_EQ(request.slot, 0);
@@ -389,7 +394,7 @@ static void a_failed_run_is_the_callers_to_complete(void) {
     struct counted_run counted = {.failing = 2};
     open_worker(1);
     for (uint32_t slot = 0; slot < 2; slot++)
-        CHECK_EQ(sidecaml_worker_bind(worker, 0, slot, count_run, &counted), 0);
+        CHECK_EQ(bind_runner(0, slot, count_run, &counted), 0);
     submit_both_slots(0);
     CHECK_EQ(sidecaml_worker_serve(worker, UINT64_MAX, &request, &why), 1);
     CHECK_EQ(request.slot, 1);
@@ -405,8 +410,8 @@ static void a_failed_run_is_the_callers_to_complete(void) {
 
 static void binding_what_is_not_there_is_invalid(void) {
     open_worker(1);
-    CHECK_EQ(sidecaml_worker_bind(worker, 7, 0, count_run, NULL), -SIDECAML_E_INVALID);
-    CHECK_EQ(sidecaml_worker_bind(worker, 0, 2, count_run, NULL), -SIDECAML_E_INVALID);
+    CHECK_EQ(bind_runner(7, 0, count_run, NULL), -SIDECAML_E_INVALID);
+    CHECK_EQ(bind_runner(0, 2, count_run, NULL), -SIDECAML_E_INVALID);
     close_worker();
 }
 
@@ -425,7 +430,7 @@ static void serve_comes_back_now_and_then_while_requests_keep_coming(void) {
     struct sidecaml_failure why;
     open_worker(1);
     for (uint32_t slot = 0; slot < 2; slot++)
-        CHECK_EQ(sidecaml_worker_bind(worker, 0, slot, submit_the_next, channels[0]), 0);
+        CHECK_EQ(bind_runner(0, slot, submit_the_next, channels[0]), 0);
     CHECK_EQ(sidecaml_channel_submit(channels[0], 0), 0);
     CHECK_EQ(sidecaml_worker_serve(worker, UINT64_MAX, &request, &why), -SIDECAML_E_AGAIN);
     close_worker();
@@ -445,11 +450,231 @@ static void serve_comes_back_after_one_long_run(void) {
     int count = 0;
     open_worker(1);
     for (uint32_t slot = 0; slot < 2; slot++) {
-        CHECK_EQ(sidecaml_worker_bind(worker, 0, slot, run_for_long, &count), 0);
+        CHECK_EQ(bind_runner(0, slot, run_for_long, &count), 0);
         CHECK_EQ(sidecaml_channel_submit(channels[0], 0), (int)slot);
     }
     CHECK_EQ(sidecaml_worker_serve(worker, 0, &request, &why), -SIDECAML_E_AGAIN);
     CHECK_EQ(count, 1);
+    close_worker();
+}
+
+/* --- The native lane: requests that bring dims of their own ------------------------------------------------------- */
+
+/* Two dynamic inputs, [8,3] at most and [5] at most, a static one between them, and a dynamic output. */
+static void open_dynamic_worker(void) {
+    struct sidecaml_tensor_spec specs[] = {
+        {.name = "a", .dtype = SIDECAML_UINT8, .rank = 2, .dynamic = true, .max_dims = {64, 3}},
+        {.name = "b", .dtype = SIDECAML_UINT8, .rank = 1, .max_dims = {4}},
+        {.name = "c", .dtype = SIDECAML_UINT8, .rank = 1, .dynamic = true, .max_dims = {5}},
+        {.name = "y", .dtype = SIDECAML_UINT8, .rank = 1, .output = true, .dynamic = true, .max_dims = {99}},
+    };
+    int index;
+    CHECK_EQ(sidecaml_layout_compute(specs, 4, 1, 77, &layout, NULL), 0);
+    worker = make_worker(SIDECAML_BLOCK, &status_fd, &control, &supervisor);
+    channels[0] = pair_add_channel(worker, &layout, status_fd, SIDECAML_BLOCK, &index, &daemons[0]);
+}
+
+/* Where the dims of slot 0's tensor stand in the segment. */
+static uint64_t *dims_of(uint32_t tensor) {
+    uint8_t *base = (uint8_t *)sidecaml_channel_tensor(channels[0], 0, 0) - layout.tensor[0].array_offset;
+    return ((struct sidecaml_dims *)(base + layout.dims_offset))[tensor].dim;
+}
+
+/* A runner for a = [rows,3], c = [c], which tells y = [told]. */
+struct dims_runner {
+    struct counted_run counted;
+    int drops;
+};
+
+static void count_drop(void *context) {
+    ((struct dims_runner *)context)->drops++;
+}
+
+static int bind_dims(struct dims_runner *runner, uint64_t rows, uint64_t c, uint64_t told, uint64_t state,
+                     uint64_t next_state) {
+    const uint64_t dims[3][SIDECAML_MAX_RANK] = {{rows, 3}, {c}, {told}};
+    struct sidecaml_failure why;
+    return sidecaml_worker_bind(worker, 0, 0,
+                                &(struct sidecaml_bound){.run = count_run,
+                                                         .context = runner,
+                                                         .drop = count_drop,
+                                                         .state = state,
+                                                         .next_state = next_state,
+                                                         .dims = dims},
+                                &why);
+}
+
+static void ask(uint64_t rows, uint64_t c) {
+    CHECK_EQ(sidecaml_channel_set_dims(channels[0], 0, 0, (uint64_t[]){rows, 3}, 2), 0);
+    CHECK_EQ(sidecaml_channel_set_dims(channels[0], 0, 2, &c, 1), 0);
+    CHECK_EQ(sidecaml_channel_submit(channels[0], 0), 0);
+}
+
+/* Whether the request is run by a runner, whose count then goes up. */
+static bool is_served(void) {
+    struct sidecaml_request request;
+    struct sidecaml_failure why;
+    int status = sidecaml_worker_serve(worker, 0, &request, &why);
+    if (status == 1) {
+        CHECK_EQ(why.code, 0);
+        sidecaml_worker_complete(worker, &request, 0, NULL);
+    } else {
+        CHECK_EQ(status, -SIDECAML_E_PENDING);
+    }
+    CHECK_EQ(sidecaml_channel_poll(channels[0], 0), 0);
+    return status != 1;
+}
+
+static uint64_t told(void) {
+    uint64_t dims[SIDECAML_MAX_RANK];
+    CHECK_EQ(sidecaml_channel_get_dims(channels[0], 0, 3, dims), 1);
+    return dims[0];
+}
+
+static bool asked_is_served(uint64_t rows, uint64_t c) {
+    ask(rows, c);
+    bool served = is_served();
+    CHECK_EQ(sidecaml_channel_release(channels[0], 0), 0);
+    return served;
+}
+
+static void dims_choose_the_runner_and_outputs_are_told(void) {
+    struct dims_runner one = {0}, two = {0};
+    open_dynamic_worker();
+    CHECK(!asked_is_served(2, 5));
+    CHECK_EQ(bind_dims(&one, 2, 5, 7, 0, 0), 0);
+    CHECK_EQ(bind_dims(&two, 3, 5, 9, 0, 0), 0);
+    for (int round = 0; round < 3; round++) {
+        CHECK(asked_is_served(2, 5));
+        CHECK_EQ(told(), 7);
+        CHECK(asked_is_served(2, 5));
+        CHECK(asked_is_served(3, 5));
+        CHECK_EQ(told(), 9);
+        CHECK(!asked_is_served(3, 4));
+        CHECK(!asked_is_served(0, 5));
+    }
+    CHECK_EQ(one.counted.runs, 6);
+    CHECK_EQ(two.counted.runs, 3);
+    CHECK_EQ(one.drops + two.drops, 0);
+    close_worker();
+    CHECK(one.drops == 1 && two.drops == 1);
+}
+
+static void the_latest_used_runners_are_kept_and_each_is_dropped_once(void) {
+    struct dims_runner runners[SIDECAML_SLOT_RUNNERS + 8] = {0};
+    uint64_t all = SIDECAML_SLOT_RUNNERS + 8;
+    open_dynamic_worker();
+    for (uint64_t i = 0; i < SIDECAML_SLOT_RUNNERS; i++)
+        CHECK_EQ(bind_dims(&runners[i], i, 1, i, 0, 0), 0);
+    CHECK(asked_is_served(0, 1));
+    for (uint64_t i = SIDECAML_SLOT_RUNNERS; i < all; i++)
+        CHECK_EQ(bind_dims(&runners[i], i, 1, i, 0, 0), 0);
+    for (uint64_t i = 0; i < all; i++) {
+        bool dropped = i >= 1 && i <= 8;
+        CHECK_EQ(runners[i].drops, dropped);
+        CHECK_EQ(asked_is_served(i, 1), !dropped);
+        if (!dropped) CHECK_EQ(told(), i);
+    }
+    struct sidecaml_failure why;
+    CHECK_EQ(sidecaml_worker_bind(worker, 0, 0, NULL, &why), 0);
+    for (uint64_t i = 0; i < all; i++) {
+        CHECK_EQ(runners[i].drops, 1);
+        CHECK(!asked_is_served(i, 1));
+    }
+    close_worker();
+}
+
+static void a_runner_for_the_same_takes_the_place_of_the_one_before(void) {
+    struct dims_runner runners[100] = {0};
+    open_dynamic_worker();
+    for (int i = 0; i < 100; i++) {
+        CHECK_EQ(bind_dims(&runners[i], 4, 4, (uint64_t)i % 99, 0, 0), 0);
+        CHECK(asked_is_served(4, 4));
+        CHECK_EQ(runners[i].counted.runs, 1);
+        if (i) CHECK_EQ(runners[i - 1].drops, 1);
+    }
+    close_worker();
+}
+
+static void dims_beyond_the_largest_are_never_bound_and_never_served(void) {
+    struct dims_runner runner = {0};
+    open_dynamic_worker();
+    CHECK_EQ(bind_dims(&runner, 65, 5, 1, 0, 0), -SIDECAML_E_BAD_DIMS);
+    CHECK_EQ(bind_dims(&runner, 2, UINT64_MAX, 1, 0, 0), -SIDECAML_E_BAD_DIMS);
+    CHECK_EQ(bind_dims(&runner, 2, 5, 100, 0, 0), -SIDECAML_E_BAD_DIMS);
+    CHECK_EQ(runner.drops, 0);
+    CHECK_EQ(bind_dims(&runner, 64, 5, 1, 0, 0), 0);
+    uint64_t *dims = dims_of(0);
+    const uint64_t hostile[] = {65, UINT64_MAX, (uint64_t)1 << 63};
+    for (int i = 0; i < 3; i++) {
+        ask(64, 5);
+        dims[0] = hostile[i];
+        CHECK(!is_served());
+        CHECK_EQ(sidecaml_channel_release(channels[0], 0), 0);
+    }
+    CHECK_EQ(runner.counted.runs, 0);
+    close_worker();
+}
+
+static uint64_t *dims_to_change;
+
+/* A client that goes on writing while its request runs. */
+static int change_dims(void *context, struct sidecaml_failure *why) {
+    *dims_to_change = UINT64_MAX;
+    return count_run(context, why);
+}
+
+static void dims_are_read_once(void) {
+    struct counted_run counted = {0};
+    open_dynamic_worker();
+    dims_to_change = dims_of(0);
+    const uint64_t dims[3][SIDECAML_MAX_RANK] = {{2, 3}, {5}, {42}};
+    struct sidecaml_failure why;
+    const struct sidecaml_bound bound = {.run = change_dims, .context = &counted, .dims = dims};
+    CHECK_EQ(sidecaml_worker_bind(worker, 0, 0, &bound, &why), 0);
+    for (int run = 1; run <= 3; run++) {
+        CHECK(asked_is_served(2, 5));
+        CHECK_EQ(counted.runs, run);
+        CHECK_EQ(told(), 42);
+    }
+    close_worker();
+}
+
+/* --- The native lane: channels with a state ----------------------------------------------------------------------- */
+
+static void a_runner_serves_one_state_and_leads_to_the_next(void) {
+    struct dims_runner even = {0}, odd = {0};
+    open_dynamic_worker();
+    CHECK_EQ(bind_dims(&even, 2, 5, 1, 6, 7), 0);
+    CHECK_EQ(bind_dims(&odd, 2, 5, 1, 7, 6), 0);
+    CHECK_EQ(sidecaml_worker_state(worker, 0), 0);
+    CHECK(!asked_is_served(2, 5));
+    sidecaml_worker_set_state(worker, 0, 6);
+    for (int i = 0; i < 10; i++) {
+        CHECK_EQ(sidecaml_worker_state(worker, 0), (uint64_t)(6 + i % 2));
+        CHECK(asked_is_served(2, 5));
+    }
+    CHECK(even.counted.runs == 5 && odd.counted.runs == 5);
+    CHECK(!asked_is_served(3, 5));
+    CHECK_EQ(sidecaml_worker_state(worker, 0), 6);
+    CHECK_EQ(sidecaml_worker_state(worker, 9), 0);
+    close_worker();
+}
+
+static void a_failed_run_leaves_the_state(void) {
+    struct sidecaml_request request;
+    struct sidecaml_failure why;
+    struct dims_runner failing = {.counted.failing = 1};
+    open_dynamic_worker();
+    CHECK_EQ(bind_dims(&failing, 2, 5, 1, 0, 1), 0);
+    ask(2, 5);
+    CHECK_EQ(sidecaml_worker_serve(worker, 0, &request, &why), 1);
+    CHECK_EQ(why.code, SIDECAML_E_ENGINE);
+    CHECK_EQ(sidecaml_worker_state(worker, 0), 0);
+    sidecaml_worker_complete(worker, &request, -SIDECAML_E_ENGINE, why.text);
+    CHECK_EQ(sidecaml_channel_release(channels[0], 0), 0);
+    CHECK(asked_is_served(2, 5));
+    CHECK_EQ(sidecaml_worker_state(worker, 0), 1);
     close_worker();
 }
 
@@ -497,6 +722,13 @@ int main(void) {
         {TEST(binding_what_is_not_there_is_invalid)},
         {TEST(serve_comes_back_now_and_then_while_requests_keep_coming)},
         {TEST(serve_comes_back_after_one_long_run)},
+        {TEST(dims_choose_the_runner_and_outputs_are_told)},
+        {TEST(the_latest_used_runners_are_kept_and_each_is_dropped_once)},
+        {TEST(a_runner_for_the_same_takes_the_place_of_the_one_before)},
+        {TEST(dims_beyond_the_largest_are_never_bound_and_never_served)},
+        {TEST(dims_are_read_once)},
+        {TEST(a_runner_serves_one_state_and_leads_to_the_next)},
+        {TEST(a_failed_run_leaves_the_state)},
         {TEST(a_worker_ends_with_its_peer)},
     };
     return RUN_TESTS(tests, 20);

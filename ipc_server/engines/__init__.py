@@ -26,6 +26,18 @@ class ServedChannel:
     set_dims: Callable[[int, tuple[int, ...]], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Native:
+    """What the native lane can run by itself: the binding, and for which requests."""
+
+    binding: _core.Binding
+    # Of each dynamic tensor, by its number: of inputs as they have to come, of outputs as they are told.
+    dims: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    # The channel's state in which it may run, and the one after it.
+    state: int = 0
+    next_state: int = 0
+
+
 class Runner(Protocol):
     """Runs the requests of one slot."""
 
@@ -34,8 +46,12 @@ class Runner(Protocol):
         """Run the request that is in the slot. Looked up anew each time, so that a runner may replace it."""
 
     @property
-    def native(self) -> _core.Binding | None:
-        """What the native lane can run instead; None while, or because, `run` must be called."""
+    def native(self) -> Native | None:
+        """What the native lane can run for requests like the last one; None when `run` must be called."""
+
+    @property
+    def run_again(self) -> Callable[[], object] | None:
+        """Run what failed in the native lane, which no longer has the slot; None when it failed for good."""
 
 
 class Engine(Protocol):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ipc_server import _core
-from ipc_server.engines import Runner, ServedChannel
+from ipc_server.engines import Native, Runner, ServedChannel
 from ipc_server.engines.onnx_session import Session, Value
 from ipc_server.errors import SidecamlError
 from ipc_server.signature import Signature, Tensor
@@ -60,12 +60,16 @@ class Binding:
             self._io.bind_input(place.tensor.name, place.tensor.dtype, place.dims or (), place.address)
         self._bind_outputs()
         self._direct = self._io.run
+        # Places and sizes are the same for every request.
+        self.run_again = None
+        self._is_direct = False
         self.run: Callable[[], object] = self._first_run
 
     @property
-    def native(self) -> _core.Binding | None:
+    def native(self) -> Native | None:
         """What the native lane can run by itself, as soon as it is known that nothing is copied."""
-        return self._io if self.run is self._direct and isinstance(self._io, _core.Binding) else None
+        io = self._io
+        return Native(io) if self._is_direct and isinstance(io, _core.Binding) else None
 
     def _bind_outputs(self) -> None:
         for place in self._outputs:
@@ -85,7 +89,8 @@ class Binding:
 
     def _settled(self) -> Callable[[], object]:
         """Choose how to run from now on, by what must be copied and what may still prove wrong."""
-        run = self._direct if len(self._in_place) == len(self._outputs) else self._run_and_copy
+        self._is_direct = len(self._in_place) == len(self._outputs)
+        run = self._direct if self._is_direct else self._run_and_copy
         # Any request may be the first that shows that a declared name is not kept to.
         named = any(place.number in self._in_place and place.tensor.dynamic for place in self._outputs)
         return partial(self._run_or_unbound, run) if named else run
@@ -133,16 +138,31 @@ class DynamicSlot:
 
     def __init__(self, model: Loaded, channel: ServedChannel, slot: int) -> None:
         """Bind nothing yet: the first request will tell the dimensions."""
-        # Each request's dimensions choose its binding, which is not the native lane's to do.
-        self.native = None
+        self._latest: tuple[tuple[Dims, ...], Binding, list[tuple[int, Dims]]] | None = None
         self._model = model
         self._channel = channel
         self._slot = slot
         self._dynamic = [number for number, tensor in enumerate(model.signature.inputs) if tensor.dynamic]
         self._bindings: OrderedDict[tuple[Dims, ...], tuple[Binding, list[tuple[int, Dims]]]] = OrderedDict()
 
+    @property
+    def native(self) -> Native | None:
+        """What the native lane can run where requests have the dimensions of the last one."""
+        if self._latest is None:
+            return None
+        key, binding, outputs = self._latest
+        native = binding.native
+        dims = (*zip(self._dynamic, key, strict=True), *outputs)
+        return native and Native(native.binding, dims)
+
+    @property
+    def run_again(self) -> Callable[[], object]:
+        """Run the request anew: it may be the first to show that the model does not keep to its shapes."""
+        return self.run
+
     def run(self) -> None:
         """Run the request by its dimensions."""
+        self._latest = None
         get_dims, set_dims = self._channel.get_dims, self._channel.set_dims
         key = tuple([get_dims(number) for number in self._dynamic])
         entry = self._bindings.get(key)
@@ -158,6 +178,7 @@ class DynamicSlot:
         for number, dims in outputs:
             set_dims(number, dims)
         binding.run()
+        self._latest = key, binding, outputs
 
     def _bind(self, given: Sequence[Dims]) -> tuple[Binding, list[tuple[int, Dims]]]:
         signature = self._model.signature

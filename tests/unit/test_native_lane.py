@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 import models
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from daemon_process import REPOSITORY, environment
 from graphs import CASES
@@ -23,6 +25,7 @@ from served import LANE, LANES, Served, served
 
 from ipc_server import _core, engines
 from ipc_server.abi import Dtype, ErrorCode
+from ipc_server.decode import decode_segment
 from ipc_server.engines import onnx_native
 from ipc_server.errors import SidecamlError
 from ipc_server.lane import NativeLane
@@ -78,17 +81,88 @@ def python_runs(model: Served, monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 @pytest.mark.parametrize("name", CASES.keys())
-def test_c_runs_a_slots_second_request_where_nothing_is_copied_or_dynamic(
+def test_c_runs_a_slots_second_request_where_nothing_is_copied(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = CASES[name]
     with served(case.build(tmp_path / "m.onnx"), case.dims, slots=2) as model:
         assert isinstance(model.lane, NativeLane)
-        dynamic = any(tensor.dynamic for tensor in model.channel.model.signature.inputs)
         noted = python_runs(model, monkeypatch)
         for _ in range(6):
             model.run(case.inputs)
-        assert len(noted) == (6 if dynamic or name in NEVER_C else 2)
+        assert len(noted) == (6 if name in NEVER_C else 2)
+
+
+def rows(count: int) -> dict[str, np.ndarray]:
+    """Give so many rows for `dynamic_mlp`, other ones for each count."""
+    return {"x": np.random.default_rng(count).standard_normal((count, 64), np.float32)}
+
+
+def test_c_runs_every_request_whose_dims_came_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = models.dynamic_mlp(tmp_path / "m.onnx")
+    expected = {}
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    with served(path, {"N": 64}) as model:
+        noted = python_runs(model, monkeypatch)
+        for count in (3, 5, 3, 3, 5, 5, 1, 3, 5, 1, 64, 3):
+            if count not in expected:
+                expected[count] = session.run(None, rows(count))[0].tobytes()
+            answer = model.run(rows(count))["y"]
+            assert answer.shape[0] == count
+            assert answer.tobytes() == expected[count]
+        assert len(noted) == 4
+
+
+def test_of_more_dims_than_are_kept_the_latest_are_cs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served(models.dynamic_mlp(tmp_path / "m.onnx"), {"N": 64}) as model:
+        answers = {count: model.run(rows(count))["y"].tobytes() for count in range(1, 41)}
+        noted = python_runs(model, monkeypatch)
+        for count in range(40, 8, -1):
+            assert model.run(rows(count))["y"].tobytes() == answers[count]
+        assert noted == []
+        # Round and round, each is dropped before it comes again.
+        for count in (*range(1, 41), *range(1, 41)):
+            assert model.run(rows(count))["y"].tobytes() == answers[count]
+        assert len(noted) >= 40
+
+
+def test_dims_that_a_client_writes_beyond_its_room_fail_and_the_rest_goes_on(tmp_path: Path) -> None:
+    with served(models.dynamic_mlp(tmp_path / "m.onnx"), {"N": 8}) as model:
+        answer = model.run(rows(8))["y"].tobytes()
+        segment = model.channel._core.segment_fd
+        at = decode_segment(os.pread(segment, os.fstat(segment).st_size, 0)).header.dims_offset
+        for hostile in (9, 2**63, 2**64 - 1):
+            slot = model.fill(rows(8))
+            os.pwrite(segment, hostile.to_bytes(8, "little"), at)
+            model.channel.submit()
+            model.serve(slot)
+            refused(ErrorCode.BAD_DIMS, model.channel.await_, slot)
+            assert model.run(rows(8))["y"].tobytes() == answer
+
+
+def test_a_model_that_breaks_its_shapes_after_c_has_it_is_run_again_by_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # y is declared as long as x, and holds x's positive elements.
+    nodes = [
+        helper.make_node("Greater", ["x", "zero"], ["is"]),
+        helper.make_node("Compress", ["x", "is"], ["y"], axis=0),
+    ]
+    x, y = value("x", "float32", ["N"]), value("y", "float32", ["N"])
+    path = save(tmp_path / "m.onnx", nodes, [x], [y], {"zero": np.array(0, np.float32)})
+    whole = {"x": np.ones(4, np.float32)}
+    part = {"x": np.array([1, -1, 2, -1], np.float32)}
+    with served(path, {"N": 4}) as model:
+        model.run(whole)
+        noted = python_runs(model, monkeypatch)
+        model.run(whole)
+        assert noted == []
+        assert model.run(part)["y"].tolist() == [1, 2]
+        assert model.run(part)["y"].tolist() == [1, 2]
+        assert model.run(whole)["y"].tolist() == [1] * 4
+        assert len(noted) == 2
 
 
 def test_a_failing_run_of_cs_is_told_once_and_stays_cs(
@@ -395,20 +469,29 @@ def test_a_lent_binding_cannot_be_changed_until_its_channel_is_detached(session:
         refused(ErrorCode.INVALID, worker.bind, 9, 0, binding)
         refused(ErrorCode.INVALID, worker.bind, 0, 9, binding)
         with pytest.raises(TypeError, match="expected a Binding or None"):
-            worker.bind(0, 0, session)  # type: ignore[arg-type]
-        worker.bind(0, 0, binding)
-        assert "serves a slot" in refused(ErrorCode.INVALID, worker.bind, 0, 1, binding)
+            worker.bind(0, 0, session, [(2, 8)])  # type: ignore[arg-type]
+        refused(ErrorCode.INVALID, worker.bind, 0, 0, binding)
+        refused(ErrorCode.INVALID, worker.bind, 0, 0, binding, [(2, 8, 1)])
+        refused(ErrorCode.BAD_DIMS, worker.bind, 0, 0, binding, [(2, 9)])
+        binding.bind_output_anywhere("y")
+        binding.bind_output("y", Dtype.FLOAT32, y.shape, y.ctypes.data)
+        worker.bind(0, 0, binding, [(2, 8)])
+        worker.bind(0, 1, binding, [(2, 8)])
+        worker.bind(0, 1, None)
         assert "serves a slot" in refused(ErrorCode.INVALID, binding.bind_output_anywhere, "y")
         binding.run()
-        worker.bind(0, 0, other)
+        worker.bind(0, 0, other, [(2, 8)])
         binding.bind_output_anywhere("y")
         worker.bind(0, 0, None)
         other.bind_output_anywhere("y")
-        worker.bind(0, 1, binding)
+        worker.bind(0, 1, binding, [(2, 8)])
+        with ring_pair(X_TO_Y) as (elsewhere, _, _):
+            said = refused(ErrorCode.INVALID, elsewhere.bind, 0, 0, binding, [(2, 8)])
+            assert "serves another worker" in said
         del made
         worker.detach(0)
         binding.bind_output_anywhere("y")
-        refused(ErrorCode.INVALID, worker.bind, 0, 0, binding)
+        refused(ErrorCode.INVALID, worker.bind, 0, 0, binding, [(2, 8)])
 
 
 @pytest.mark.parametrize("policy", [_core.SPIN, _core.ADAPTIVE, _core.BLOCK])
@@ -416,7 +499,7 @@ def test_a_thread_that_serves_has_worker_and_bindings_to_itself(session: _core.S
     x, y = np.ones(4, np.float32), np.zeros(4, np.float32)
     binding = bound(session, x, y)
     with ring_pair(X_TO_Y, policy=policy) as (worker, channel, made):
-        worker.bind(0, 0, binding)
+        worker.bind(0, 0, binding, [(2, 8)])
         found: list[object] = []
         server = threading.Thread(target=lambda: found.append(worker.serve()))
         server.start()

@@ -243,12 +243,36 @@ int sidecaml_worker_set_dims(sidecaml_worker *worker, const struct sidecaml_requ
 /* Runs the request in one slot: 0, or the negative of an error code with *why filled in. */
 typedef int (*sidecaml_runner)(void *context, struct sidecaml_failure *why);
 
-/* Has sidecaml_worker_serve run a slot's requests by itself, until the channel is detached; `run` NULL ends it. */
-int sidecaml_worker_bind(sidecaml_worker *worker, uint32_t channel, uint32_t slot, sidecaml_runner run, void *context);
+/* What sidecaml_worker_serve runs by itself, and when: requests of a slot that come with these dims while the channel
+ * is in this state. What a state stands for is the caller's affair; a channel begins in state 0. */
+struct sidecaml_bound {
+    sidecaml_runner run;
+    void *context;
+    void (*drop)(void *context); /* called when the context is needed no more; may be NULL */
+    uint64_t state;
+    uint64_t next_state; /* which a run that succeeded takes the channel to */
+    /* A row for each of the channel's dynamic tensors: of the inputs, as a request has to come; of the outputs, as it
+     * is told to the client. */
+    const uint64_t (*dims)[SIDECAML_MAX_RANK];
+};
 
-/* The native lane: as next, but requests of bound slots are run and completed here, one after the other. Returns 1 for
- * a request that the caller has to finish: its slot is not bound (why->code is 0; it has not started), or its run has
- * failed (*why says how). -AGAIN also now and then while requests keep coming, for the caller's own duties. */
+/* How many runners a slot keeps: the latest used. */
+#define SIDECAML_SLOT_RUNNERS 32
+
+/* Has sidecaml_worker_serve run what comes as `bound` says, in place of a runner for the same; that, or the one that
+ * was longest unused, is dropped. NULL drops all of the slot's, and so does detaching the channel. -BAD_DIMS beyond a
+ * tensor's largest, -INVALID for a slot that is not there; nothing has changed then, and nothing is dropped. */
+int sidecaml_worker_bind(sidecaml_worker *worker, uint32_t channel, uint32_t slot, const struct sidecaml_bound *bound,
+                         struct sidecaml_failure *why);
+
+/* The state that a channel is in, and another one. 0 for a channel that is not there. */
+uint64_t sidecaml_worker_state(const sidecaml_worker *worker, uint32_t channel);
+void sidecaml_worker_set_state(sidecaml_worker *worker, uint32_t channel, uint64_t state);
+
+/* The native lane: as next, but requests for which there is a runner are run and completed here, one after the other.
+ * Returns 1 for a request that the caller has to finish: there is no runner (why->code is 0; it has not started), or
+ * its run has failed (*why says how). -AGAIN also now and then while requests keep coming, for the caller's own duties.
+ */
 int sidecaml_worker_serve(sidecaml_worker *worker, uint64_t timeout_ns, struct sidecaml_request *out,
                           struct sidecaml_failure *why);
 
