@@ -28,7 +28,7 @@ test: setup test-c test-ocaml test-python ## all tests, in C, OCaml and Python
 
 setup: ## what the tests and daily work need: packages, .venv, the OCaml build
 	@scripts/system-packages core test bench
-	@scripts/python-environment
+	@scripts/python-environment torch
 	$(DUNE) build
 
 # The parts of `make test`, without the set-up.
@@ -64,7 +64,7 @@ bench-pauses: bench-tools
 # The drivers that the benchmark measures with.
 bench-tools:
 	@scripts/system-packages core test bench
-	@scripts/python-environment
+	@scripts/python-environment torch
 	$(MAKE) -C bench/drivers
 	$(DUNE) build --profile release --build-dir $(CURDIR)/build/dune-release ./bench
 

@@ -14,7 +14,8 @@ def problem(name: str, version: str) -> str | None:
         found = Distribution.from_name(name)
     except PackageNotFoundError:
         return f"{name} {version} is not installed"
-    if found.version != version:
+    # What follows a `+` tells builds of one version apart, such as PyTorch's for the CPU.
+    if found.version.partition("+")[0] != version:
         return f"{name} {found.version} is installed, not {version}"
     # Compiled files come and go by themselves.
     files = [Path(str(found.locate_file(file))) for file in found.files or () if file.suffix != ".pyc"]

@@ -19,6 +19,9 @@ from daemon_process import Daemon, marked_processes, open_descriptors
 
 SHARED_MEMORY = Path("/dev/shm")
 
+# Whatever needs PyTorch says so in its file's name; where there is none to be had, that is not collected.
+collect_ignore_glob = ["*torch*"] if os.environ.get("SIDECAML_TORCH") == "absent" else []
+
 StartDaemon = Callable[..., Daemon]
 
 
