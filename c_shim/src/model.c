@@ -144,6 +144,25 @@ static int check_type(const struct sidecaml_session_tensor *tensor, const char *
     return 0;
 }
 
+static int check_size(const struct sidecaml_session_tensor *tensor, const char *kind, struct sidecaml_failure *why) {
+    uint64_t dims[SIDECAML_MAX_RANK], bytes = sidecaml_dtype_bytes(tensor->dtype);
+    bool countable = true;
+    char buffer[SIDECAML_FAILURE_BYTES];
+    struct text text = text_in(buffer, sizeof buffer);
+    text_add(&text, "%s ", kind);
+    add_name(&text, tensor->name);
+    text_add(&text, " is declared as ");
+    add_shape(&text, tensor);
+    for (uint32_t i = 0; i < tensor->rank; i++) {
+        if (tensor->dims[i] > SIDECAML_LARGEST_DIM)
+            return fail(why, SIDECAML_E_UNSUPPORTED, "%s: a dimension is at most 2^40", buffer);
+        dims[i] = tensor->dims[i] > 0 ? (uint64_t)tensor->dims[i] : 1;
+        countable = countable && checked_mul(bytes, dims[i], &bytes) && bytes <= (uint64_t)1 << 62;
+    }
+    if (!countable) return fail(why, SIDECAML_E_UNSUPPORTED, "%s: a tensor has at most 2^62 bytes", buffer);
+    return 0;
+}
+
 int sidecaml_model_check_tensors(const struct sidecaml_session_tensor *tensors, uint32_t inputs, uint32_t count,
                                  struct sidecaml_failure *why) {
     int status = 0;
@@ -154,8 +173,11 @@ int sidecaml_model_check_tensors(const struct sidecaml_session_tensor *tensors, 
         return fail(why, SIDECAML_E_UNSUPPORTED,
                     "the model has %u inputs and %u outputs: a channel carries at most %d together", inputs,
                     count - inputs, SIDECAML_MAX_TENSORS);
-    for (uint32_t i = 0; status == 0 && i < count; i++)
-        status = check_type(&tensors[i], i < inputs ? "input" : "output", why);
+    for (uint32_t i = 0; status == 0 && i < count; i++) {
+        const char *kind = i < inputs ? "input" : "output";
+        status = check_type(&tensors[i], kind, why);
+        if (status == 0) status = check_size(&tensors[i], kind, why);
+    }
     return status;
 }
 

@@ -203,6 +203,30 @@ static size_t without_places(char *text, size_t length) {
     return (size_t)(out - text);
 }
 
+/* "tensorprotoutils.cc:619 ValidateExternalDataPath ": a place without a path, and its function. */
+static bool skip_file(struct span *text) {
+    struct span rest = *text;
+    if (!skip_some(&rest, is_word) || !(skip(&rest, ".cc:") || skip(&rest, ".h:")) || !skip_some(&rest, is_digit) ||
+        !skip(&rest, " ") || !skip_some(&rest, is_word) || !skip(&rest, " "))
+        return false;
+    *text = rest;
+    return true;
+}
+
+/* Words only are looked at from their start: none is searched twice. */
+static size_t without_files(char *text, size_t length) {
+    struct span rest = {text, text + length};
+    char *out = text;
+    while (rest.start < rest.end) {
+        bool begins = is_word(*rest.start) && (out == text || !is_word(out[-1]));
+        if (!begins || !skip_file(&rest))
+            *out++ = *rest.start++;
+        else if (out > text && !is_space(out[-1]))
+            *out++ = ' '; /* they come glued to the sentence before */
+    }
+    return (size_t)(out - text);
+}
+
 static size_t without_status(char *text, size_t length) {
     struct span rest = {text, text + length};
     char *out = text;
@@ -221,7 +245,7 @@ size_t sidecaml_sentence(const char *text, size_t length, char *out, size_t room
     while (skip(&rest, "Error in execution: ") || skip_status(&rest) || skip_load(&rest))
         ;
     rewrite_nodes(rest, &line);
-    length = without_status(buffer, without_places(buffer, line.used));
+    length = without_status(buffer, without_files(buffer, without_places(buffer, line.used)));
     rest = stripped((struct span){buffer, buffer + length});
     if (is_blank(rest)) rest = (struct span){no_reason, no_reason + sizeof no_reason - 1};
     length = (size_t)(rest.end - rest.start);

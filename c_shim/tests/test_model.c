@@ -121,6 +121,26 @@ static void what_a_channel_cannot_carry_is_named(void) {
     check_unsupported(tensors, 1, 2, "the name '\\xff' of an input");
 }
 
+static void absurd_shapes_are_refused_with_the_bound(void) {
+    int64_t largest = SIDECAML_LARGEST_DIM;
+    int64_t dims[3] = {largest, 1, -1};
+    char *names[] = {"", "", "N"};
+    struct sidecaml_session_tensor x = {"x", "tensor(float)", SIDECAML_FLOAT32, 3, dims, names};
+    CHECK_EQ(sidecaml_model_check_tensors(&x, 1, 1, &why), 0);
+    dims[0]++;
+    check_unsupported(&x, 1, 1, "input 'x' is declared as [1099511627777, 1, N]: a dimension is at most 2^40");
+    dims[0] = INT64_MAX;
+    check_unsupported(&x, 0, 1, "output 'x' is declared as [9223372036854775807, 1, N]: a dimension is at most 2^40");
+    dims[0] = largest; /* 2^40 * 2^20 * 4 bytes: the most there can be */
+    dims[1] = (int64_t)1 << 20;
+    CHECK_EQ(sidecaml_model_check_tensors(&x, 1, 1, &why), 0);
+    dims[1]++;
+    check_unsupported(&x, 1, 1,
+                      "input 'x' is declared as [1099511627776, 1048577, N]: a tensor has at most 2^62 bytes");
+    dims[2] = 0; /* hides nothing */
+    check_unsupported(&x, 1, 1, "[1099511627776, 1048577, 0]: a tensor has at most 2^62 bytes");
+}
+
 static void too_many_tensors_are_counted(void) {
     struct sidecaml_session_tensor tensors[SIDECAML_MAX_TENSORS + 1];
     for (int i = 0; i <= SIDECAML_MAX_TENSORS; i++)
@@ -231,6 +251,7 @@ int main(void) {
         {TEST(a_refused_model_is_said_with_path_and_reason)},
         {TEST(every_type_that_a_channel_carries_is_known)},
         {TEST(what_a_channel_cannot_carry_is_named)},
+        {TEST(absurd_shapes_are_refused_with_the_bound)},
         {TEST(too_many_tensors_are_counted)},
         {TEST(long_names_are_cut)},
         {TEST(a_dimension_without_a_name_is_called_after_its_tensor)},

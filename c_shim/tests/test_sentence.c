@@ -44,6 +44,12 @@ static void real_texts_keep_what_a_person_needs(void) {
         {"Error in execution: Non-zero status code returned while running Add node. Name:'sum' Status Message: "
          "/onnxruntime_src/a/b.cc:87 virtual OrtValue* ort::K::M(int, const S&) const x == y was false. Sizes",
          "node 'sum' (Add): x == y was false. Sizes"},
+        {"Deserialize tensor w failed.tensorprotoutils.cc:2201 GetExtDataFromTensorProto External initializer: w "
+         "offset: 0",
+         "Deserialize tensor w failed. External initializer: w offset: 0"},
+        {"[ONNXRuntimeError] : 1 : FAIL : Load model from /m.onnx failed:tensorprotoutils.cc:619 Validate Path is "
+         "absolute",
+         "Path is absolute"},
         {"Exiting due to terminate flag being set to true.", "Exiting due to terminate flag being set to true."},
     };
     CHECK_PAIRS(pairs);
@@ -82,6 +88,10 @@ static void what_is_not_quite_a_place_or_a_status_stays(void) {
         {"Non-zero status code returned while running  node. Name:'b' Status Message: c",
          "Non-zero status code returned while running  node. Name:'b' Status Message: c"},
         {"a [ONNXRuntimeError] : 1 : FAIL : b", "a b"},
+        {"a.cc:1 f", "a.cc:1 f"},
+        {".cc:1 f g", ".cc:1 f g"},
+        {"a.cc: f g", "a.cc: f g"},
+        {"a.cc:1 f() g", "a.cc:1 f() g"},
     };
     CHECK_PAIRS(pairs);
 }

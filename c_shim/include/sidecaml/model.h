@@ -45,8 +45,11 @@ void sidecaml_session_tensor_clear(struct sidecaml_session_tensor *tensor);
 /* The element type of a type as ONNX Runtime writes it; 0 for one that a channel cannot carry. */
 uint32_t sidecaml_dtype_of_type(const char *type);
 
+/* The largest dimension that a model may declare, or a channel be opened with: products of a few stay countable. */
+#define SIDECAML_LARGEST_DIM ((int64_t)1 << 40)
+
 /* UNSUPPORTED where a channel cannot carry the model: a name that is not UTF-8, too many tensors or dimensions, an
- * element type. */
+ * element type, a dimension beyond SIDECAML_LARGEST_DIM, or more than 2^62 bytes even with every dynamic one at 1. */
 int sidecaml_model_check_tensors(const struct sidecaml_session_tensor *tensors, uint32_t inputs, uint32_t count,
                                  struct sidecaml_failure *why);
 
