@@ -1,5 +1,6 @@
 module Error = Error
 module Dtype = Dtype
+module Convert = Convert
 module Model = Model
 module Backend = Backend
 module Ipc = Ipc

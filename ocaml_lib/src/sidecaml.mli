@@ -17,6 +17,7 @@
 
 module Error = Error
 module Dtype = Dtype
+module Convert = Convert
 module Model = Model
 module Backend = Backend
 module Ipc = Ipc
