@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ipc_server import _core, engines, logs, messages, settings
+from ipc_server import _core, engines, logs, messages, processes, settings
 from ipc_server.abi import CONTROL_BYTES, MAX_SLOTS, Dtype, ErrorCode, Policy
 from ipc_server.errors import SidecamlError
 from ipc_server.lane import Lane, lane_for
@@ -203,6 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A terminal and a service manager signal the whole group: what to finish is the daemon's to say.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    processes.settle_in(control)
     with control:
         _core.exit_with_peer(control.fileno())
         Worker(control).run()

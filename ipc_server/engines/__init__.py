@@ -81,6 +81,10 @@ def load(settings: Settings) -> Engine:
         from ipc_server.engines.onnx import OnnxEngine  # noqa: PLC0415
 
         return OnnxEngine(settings.path, settings.threads, settings.lane)
+    if settings.engine == "python":
+        from ipc_server.engines.python import PythonEngine  # noqa: PLC0415
+
+        return PythonEngine(settings)
     raise SidecamlError(
         ErrorCode.MODEL_FAILED, f"there is no engine {settings.engine!r}: expected {', '.join(ENGINES)}"
     )

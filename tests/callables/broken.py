@@ -1,0 +1,4 @@
+"""A module that cannot be imported."""
+
+NOTHING = 0
+IMPOSSIBLE = 1 // NOTHING
