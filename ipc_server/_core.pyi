@@ -205,6 +205,9 @@ class Worker:
     def state(self) -> int:
         """Tell the state of the running request's channel: 0 at first."""
 
+    def resets(self) -> bool:
+        """Tell whether the running request wants its channel's state to start anew."""
+
     def set_state(self, state: int, /) -> None:
         """Say which state it is in from now on."""
 
@@ -300,6 +303,9 @@ class Channel:
 
     def set_policy(self, policy: int, /) -> None:
         """Change how to wait."""
+
+    def reset(self) -> None:
+        """Have carried state start anew with the next request; or the one after, when that is given up."""
 
     def set_stamps(self, wanted: bool, /) -> None:
         """Take all four stamps of the requests from now on, or none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -61,7 +61,13 @@ class Channel:
         self.fds.append(segment.create_doorbell())
         self.fds.append(segment.create_doorbell())
 
-    async def attach(self, worker: WorkerProcess, specs: Sequence[TensorSpec], fingerprint: int) -> None:
+    async def attach(
+        self,
+        worker: WorkerProcess,
+        specs: Sequence[TensorSpec],
+        fingerprint: int,
+        maxima: Mapping[str, int],
+    ) -> None:
         """Have the worker map, format and serve the segment, as soon as no request runs."""
         self.worker = worker
         tensors = [
@@ -82,6 +88,7 @@ class Channel:
             slots=self.slots,
             fingerprint=fingerprint,
             tensors=tensors,
+            dims=dict(maxima),
         )
         # Its end was told to the channels that were attached by then.
         worker.check_alive()

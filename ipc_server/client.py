@@ -218,6 +218,20 @@ class Channel:
         """Give a request up, at any stage."""
         self._core.abandon(slot)
 
+    def reset(self) -> None:
+        """Have the state that the worker carries start anew, as zeros, with the next request submitted.
+
+        Should that be given up, with the one after it. INVALID for a model that carries no state.
+
+        Do this after a timeout, too: the request that was given up may have run to its end, and the state
+        have moved on.
+        """
+        if not self.model.signature.state:
+            raise SidecamlError(
+                ErrorCode.INVALID, f"model {self.model.name!r} carries no state: there is nothing to reset"
+            )
+        self._core.reset()
+
     def stamps(self, slot: int) -> tuple[int, int, int, int]:
         """Tell when the last request was submitted, seen, started, finished: ns, 0 when not taken."""
         return self._core.stamps(slot)

@@ -239,7 +239,7 @@ class Connection:
                 signature = model.signature
                 specs = signature.bind(maxima)
                 await channel.create(specs, signature.fingerprint, self._service.limits)
-                await channel.attach(worker, specs, signature.fingerprint)
+                await channel.attach(worker, specs, signature.fingerprint, maxima)
         except TimeoutError:
             what = "is still loading" if model.state == "loading" else "is busy with a request"
             raise SidecamlError(

@@ -60,6 +60,8 @@ def as_json(model: Model) -> str:
 def _signature_lines(signature: Signature) -> Iterator[str]:
     yield from _group("inputs", signature.inputs)
     yield from _group("outputs", signature.outputs)
+    if signature.state:
+        yield from _group("carried from request to request", [pair.tensor for pair in signature.state])
     places = _places(signature)
     if not places:
         return
@@ -82,7 +84,7 @@ def _places(signature: Signature) -> dict[str, list[dict[str, Any]]]:
     return {
         name: [
             {"tensor": tensor.name, "axis": axis}
-            for tensor in (*signature.inputs, *signature.outputs)
+            for tensor in signature.tensors
             for axis, dim in enumerate(tensor.shape)
             if dim == name
         ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from ipc_server import _core
@@ -23,10 +23,17 @@ class Lane:
         self._engine = engine
         self._runners: dict[int, Sequence[Runner]] = {}
 
-    def attach(self, fds: list[int], tensors: Sequence[TensorSpec], layout: _core.Layout) -> int:
+    def attach(
+        self,
+        fds: list[int],
+        tensors: Sequence[TensorSpec],
+        layout: _core.Layout,
+        maxima: Mapping[str, int],
+    ) -> int:
         """Map and format a segment and prepare its slots; the channel's number.
 
-        `fds` are segment, request and answer doorbell; once the lane owns them the list is empty.
+        `maxima` are the largest sizes of dynamic dimensions, by their names. `fds` are segment, request and
+        answer doorbell; once the lane owns them the list is empty.
         """
         core = self._core
         segment_fd, request_fd, answer_fd = fds
@@ -38,6 +45,10 @@ class Lane:
             address=lambda slot, tensor: core.tensor_address(number, slot, tensor),
             get_dims=core.get_dims,
             set_dims=core.set_dims,
+            maxima=maxima,
+            resets=core.resets,
+            get_state=core.state,
+            set_state=core.set_state,
         )
         try:
             self._runners[number] = self._engine.attach(channel)

@@ -53,11 +53,25 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class StatePair:
+    """An output that the worker keeps, and gives to an input with the channel's next request."""
+
+    output: str
+    # The input, with the size that both have.
+    tensor: Tensor
+
+    def describe(self) -> dict[str, Any]:
+        """Give the protocol's form."""
+        return {**self.tensor.describe(), "output": self.output}
+
+
+@dataclass(frozen=True, slots=True)
 class Signature:
-    """All inputs and outputs of a model, in its order."""
+    """All inputs and outputs of a model that a client sees, in its order, and the state that is carried."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    state: tuple[StatePair, ...] = ()
 
     @property
     def fingerprint(self) -> int:
@@ -69,16 +83,22 @@ class Signature:
         return int.from_bytes(hashlib.sha256(msgpack.packb(tensors)).digest()[:8], "little")
 
     @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Inputs, outputs, and what is carried."""
+        return (*self.inputs, *self.outputs, *(pair.tensor for pair in self.state))
+
+    @property
     def dim_names(self) -> list[str]:
         """Names of the dynamic dimensions, each once, in order of appearance."""
-        dims = (dim for tensor in (*self.inputs, *self.outputs) for dim in tensor.shape)
+        dims = (dim for tensor in self.tensors for dim in tensor.shape)
         return list(dict.fromkeys(dim for dim in dims if isinstance(dim, str)))
 
     def describe(self) -> dict[str, Any]:
-        """Give the protocol's form: `inputs` and `outputs`."""
+        """Give the protocol's form: `inputs`, `outputs` and `carried`."""
         return {
             "inputs": [tensor.describe() for tensor in self.inputs],
             "outputs": [tensor.describe() for tensor in self.outputs],
+            "carried": [pair.describe() for pair in self.state],
         }
 
     def bind(self, maxima: Mapping[str, int]) -> tuple[TensorSpec, ...]:
@@ -102,15 +122,17 @@ class Signature:
             listed = ", ".join(shown(name) for name in missing)
             raise _bad_dims(f"dimension {listed} of the model is dynamic: give its maximum in `dims` at open")
         return tuple(
-            TensorSpec(tensor.name, tensor.dtype, output, tensor.dynamic, _maximum_dims(tensor, maxima))
+            TensorSpec(tensor.name, tensor.dtype, output, tensor.dynamic, maximum_dims(tensor, maxima))
             for output, group in ((False, self.inputs), (True, self.outputs))
             for tensor in group
         )
 
 
 def signature_of(body: Mapping[str, Any]) -> Signature:
-    """Read `inputs` and `outputs` in the protocol's form; PROTOCOL when they are not."""
-    signature = Signature(tensors_of(body.get("inputs")), tensors_of(body.get("outputs")))
+    """Read `inputs`, `outputs` and `carried` in the protocol's form; PROTOCOL when they are not."""
+    signature = Signature(
+        tensors_of(body.get("inputs")), tensors_of(body.get("outputs")), _pairs(body.get("carried", []))
+    )
     count = len(signature.inputs) + len(signature.outputs)
     if count > MAX_TENSORS:
         raise SidecamlError(
@@ -125,6 +147,18 @@ def tensors_of(value: object) -> tuple[Tensor, ...]:
     if not isinstance(value, list):
         raise _bad_form("a list of tensors", value)
     return tuple(_tensor(item) for item in value)
+
+
+def _pairs(value: object) -> tuple[StatePair, ...]:
+    if not isinstance(value, list):
+        raise _bad_form("a list of carried tensors", value)
+    return tuple(map(_pair, value))
+
+
+def _pair(value: object) -> StatePair:
+    if not isinstance(value, dict) or not isinstance(value.get("output"), str):
+        raise _bad_form("a carried tensor with its output", value)
+    return StatePair(value["output"], _tensor(value))
 
 
 def _tensor(value: object) -> Tensor:
@@ -159,7 +193,8 @@ def _is_dim(dim: object) -> bool:
     return isinstance(dim, int) and not isinstance(dim, bool) and 0 <= dim <= LARGEST_DIM
 
 
-def _maximum_dims(tensor: Tensor, maxima: Mapping[str, int]) -> tuple[int, ...]:
+def maximum_dims(tensor: Tensor, maxima: Mapping[str, int]) -> tuple[int, ...]:
+    """Give every dynamic dimension its maximum."""
     return tuple(maxima[dim] if isinstance(dim, str) else dim for dim in tensor.shape)
 
 

@@ -119,7 +119,7 @@ class Worker:
             count(body, "fingerprint"),
         )
         fds = descriptors(message, ATTACH_DESCRIPTORS)
-        self._numbers[number] = lane.attach(fds, specs, layout)
+        self._numbers[number] = lane.attach(fds, specs, layout, _maxima(field(body, "dims", dict)))
         return {}
 
     def _detach(self, message: Message) -> dict[str, Any]:
@@ -159,6 +159,12 @@ def _spec(body: Mapping[str, Any]) -> TensorSpec:
         dynamic=field(body, "dynamic", bool),
         max_dims=_dims(field(body, "max_dims", list)),
     )
+
+
+def _maxima(maxima: Mapping[str, Any]) -> Mapping[str, int]:
+    if not all(messages.is_count(most) for most in maxima.values()):
+        raise bad("'dims' must be sizes by their names")
+    return maxima
 
 
 def _dims(dims: list[Any]) -> tuple[int, ...]:

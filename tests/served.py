@@ -81,7 +81,7 @@ def served(model: Path | Settings, dims: Mapping[str, int] | None = None, slots:
         worker = _core.Worker(os.dup(made.status), made.worker_control.fileno(), _core.BLOCK)
         loop = lane_for(worker, engine)
         stack.callback(loop.close)
-        loop.attach(list(made.for_worker()), tensors, layout)
+        loop.attach(list(made.for_worker()), tensors, layout, dims or {})
         # The loop comes back as soon as it has nothing to do.
         made.client_control.send(b"there is always something to hear")
         core = _core.Channel(*made.for_channel(), FINGERPRINT, _core.BLOCK)

@@ -322,6 +322,13 @@ static PyObject *channel_set_stamps(PyObject *object, PyObject *arg) {
     Py_RETURN_NONE;
 }
 
+static PyObject *channel_reset(PyObject *object, PyObject *Py_UNUSED(none)) {
+    struct channel_object *self = usable_channel(object);
+    if (!self) return NULL;
+    sidecaml_channel_reset(self->channel);
+    Py_RETURN_NONE;
+}
+
 static PyObject *get_layout(PyObject *object, void *Py_UNUSED(closure)) {
     struct channel_object *self = usable_channel(object);
     return self ? layout_new(self->state, sidecaml_channel_layout(self->channel)) : NULL;
@@ -384,6 +391,8 @@ static PyMethodDef channel_methods[] = {
     {"gone_event", channel_gone_event, METH_NOARGS,
      PyDoc_STR("gone_event()\n--\n\nThe daemon's last message to this channel, or None.")},
     {"set_policy", channel_set_policy, METH_O, PyDoc_STR("set_policy(policy, /)\n--\n\nHow to wait.")},
+    {"reset", channel_reset, METH_NOARGS,
+     PyDoc_STR("reset()\n--\n\nHave carried state start anew with the next request.")},
     {"set_stamps", channel_set_stamps, METH_O,
      PyDoc_STR("set_stamps(wanted, /)\n--\n\nTake stamps from now on, or none.")},
     {"close", channel_close, METH_NOARGS,

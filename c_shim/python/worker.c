@@ -472,6 +472,11 @@ static PyObject *worker_state(PyObject *object, PyObject *Py_UNUSED(none)) {
     return self ? PyLong_FromUnsignedLongLong(sidecaml_worker_state(self->worker, self->request.channel)) : NULL;
 }
 
+static PyObject *worker_resets(PyObject *object, PyObject *Py_UNUSED(none)) {
+    struct worker_object *self = running_worker(object);
+    return self ? PyBool_FromLong(self->request.resets) : NULL;
+}
+
 static PyObject *worker_set_state(PyObject *object, PyObject *arg) {
     uint64_t state;
     if (!u64_of(arg, &state)) return NULL;
@@ -517,6 +522,8 @@ static PyMethodDef worker_methods[] = {
 #endif
     {"state", worker_state, METH_NOARGS,
      PyDoc_STR("state()\n--\n\nThe state of the running request's channel: 0 at first.")},
+    {"resets", worker_resets, METH_NOARGS,
+     PyDoc_STR("resets()\n--\n\nWhether the running request wants its channel's state to start anew.")},
     {"set_state", worker_set_state, METH_O, PyDoc_STR("set_state(state, /)\n--\n\nIts state from now on.")},
     {"close", worker_close, METH_NOARGS, PyDoc_STR("close()\n--\n\nDetach everything. BufferError while views exist.")},
     {NULL, NULL, 0, NULL},

@@ -25,7 +25,7 @@ struct sidecaml_channel {
     struct sidecaml_client_block *block;
     const struct sidecaml_status_page *status;
     struct spinner spinner;
-    bool stamps;
+    uint32_t flags; /* of the next request */
     bool gone;
     pid_t owner; /* the process that attached it */
     struct sidecaml_channel_fds fds;
@@ -146,7 +146,11 @@ void sidecaml_channel_set_policy(sidecaml_channel *channel, enum sidecaml_policy
 }
 
 void sidecaml_channel_set_stamps(sidecaml_channel *channel, bool wanted) {
-    channel->stamps = wanted;
+    channel->flags = wanted ? channel->flags | SIDECAML_SLOT_STAMPS : channel->flags & ~SIDECAML_SLOT_STAMPS;
+}
+
+void sidecaml_channel_reset(sidecaml_channel *channel) {
+    channel->flags |= SIDECAML_SLOT_RESET;
 }
 
 void *sidecaml_channel_tensor(const sidecaml_channel *channel, uint32_t slot, uint32_t tensor) {
@@ -189,9 +193,11 @@ int sidecaml_channel_submit(sidecaml_channel *channel, uint64_t deadline_ns) {
     uint32_t core = current_core();
     /* Relaxed: a hint. Written only when it changes, so that the line stays shared. */
     if (load32(&channel->block->core, relaxed) != core) store32(&channel->block->core, core, relaxed);
-    int slot = ring_submit(&channel->ring, deadline_ns, channel->stamps ? sidecaml_now_ns() : 0,
-                           channel->stamps ? SIDECAML_SLOT_STAMPS : 0);
-    if (slot >= 0) worker_wake(channel->status, channel->fds.request);
+    uint64_t submitted_ns = channel->flags & SIDECAML_SLOT_STAMPS ? sidecaml_now_ns() : 0;
+    int slot = ring_submit(&channel->ring, deadline_ns, submitted_ns, channel->flags);
+    if (slot < 0) return slot;
+    channel->flags &= ~SIDECAML_SLOT_RESET;
+    worker_wake(channel->status, channel->fds.request);
     return slot;
 }
 
@@ -205,8 +211,15 @@ int sidecaml_channel_release(sidecaml_channel *channel, uint32_t slot) {
     return ring_release(&channel->ring, slot);
 }
 
-int sidecaml_channel_abandon(sidecaml_channel *channel, uint32_t slot) {
+/* As ring_give_up. A reset that the request was to bring is still to come, for it may never have run. */
+static int give_request_up(sidecaml_channel *channel, uint32_t slot) {
     int status = ring_give_up(&channel->ring, slot);
+    if (status == 0) channel->flags |= channel->ring.slots[slot].flags & SIDECAML_SLOT_RESET;
+    return status;
+}
+
+int sidecaml_channel_abandon(sidecaml_channel *channel, uint32_t slot) {
+    int status = give_request_up(channel, slot);
     return status == 1 ? ring_release(&channel->ring, slot) : status;
 }
 
@@ -256,7 +269,7 @@ const uint8_t *sidecaml_channel_gone_event(const sidecaml_channel *channel, size
 }
 
 static int give_up(sidecaml_channel *channel, uint32_t slot) {
-    int status = ring_give_up(&channel->ring, slot);
+    int status = give_request_up(channel, slot);
     if (status == 1) return ring_poll(&channel->ring, slot);
     return status == 0 ? -SIDECAML_E_TIMEOUT : status;
 }

@@ -213,7 +213,9 @@ static bool take_from(sidecaml_worker *worker, uint32_t index, struct sidecaml_r
     struct sidecaml_slot *taken = &channel->ring.slots[slot];
     *out = (struct sidecaml_request){
         .channel = index, .slot = (uint32_t)slot, .ticket = ticket, .deadline_ns = read_once(taken->deadline_ns)};
-    out->stamps = read_once(taken->flags) & SIDECAML_SLOT_STAMPS;
+    uint32_t flags = read_once(taken->flags);
+    out->stamps = flags & SIDECAML_SLOT_STAMPS;
+    out->resets = flags & SIDECAML_SLOT_RESET;
     taken->seen_ns = out->stamps ? read_clock(worker) : 0;
     /* Of this tick, for whoever looks from outside how long a request has been running. */
     taken->started_ns = worker->last_ns;
@@ -493,7 +495,7 @@ int sidecaml_worker_serve(sidecaml_worker *worker, uint64_t timeout_ns, struct s
     why->code = SIDECAML_OK;
     while ((status = sidecaml_worker_next(worker, timeout_ns, out)) == 1) {
         struct served_channel *channel = worker->channels[out->channel];
-        const struct runner *runner = runner_for(channel, out->slot);
+        const struct runner *runner = out->resets ? NULL : runner_for(channel, out->slot);
         if (!runner) return 1;
         sidecaml_worker_started(worker, out);
         if (runner->run(runner->context, why) < 0) return 1;

@@ -329,6 +329,46 @@ static void stamps_are_taken_when_asked_for(void) {
     pair_close(&pair);
 }
 
+static void submit_expecting(bool resets) {
+    CHECK(sidecaml_channel_submit(pair.channel, 0) >= 0);
+    struct sidecaml_request request = take();
+    CHECK_EQ(request.resets, resets);
+    CHECK_EQ(sidecaml_worker_complete(pair.worker, &request, 0, NULL), 0);
+    CHECK_EQ(sidecaml_channel_release(pair.channel, request.slot), 0);
+}
+
+static void a_reset_goes_with_the_next_request_that_is_not_given_up(void) {
+    open_pair(1, SIDECAML_BLOCK);
+    submit_expecting(false);
+    sidecaml_channel_reset(pair.channel);
+    sidecaml_channel_set_stamps(pair.channel, true);
+    submit_expecting(true);
+    submit_expecting(false);
+    /* Cancelled: it never ran. */
+    sidecaml_channel_reset(pair.channel);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    CHECK_EQ(sidecaml_channel_abandon(pair.channel, 0), 0);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    CHECK_EQ(sidecaml_channel_wait(pair.channel, 0, 1), -SIDECAML_E_TIMEOUT);
+    submit_expecting(true);
+    submit_expecting(false);
+    /* Not submitted: the slot is taken. */
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    sidecaml_channel_reset(pair.channel);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), -SIDECAML_E_FULL);
+    run_next(0, NULL);
+    CHECK_EQ(sidecaml_channel_release(pair.channel, 0), 0);
+    submit_expecting(true);
+    /* Abandoned as it ran: whoever gave it up does not know how far it came. */
+    sidecaml_channel_reset(pair.channel);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    struct sidecaml_request request = take();
+    CHECK_EQ(sidecaml_channel_abandon(pair.channel, 0), 0);
+    CHECK_EQ(sidecaml_worker_complete(pair.worker, &request, 0, NULL), 1);
+    submit_expecting(true);
+    pair_close(&pair);
+}
+
 /* A dynamic input "x" and output "y" of at most 3 by 4, and a static input "n". */
 static void open_dynamic(void) {
     struct sidecaml_tensor_spec specs[] = {
@@ -503,6 +543,7 @@ int main(void) {
         {TEST(waiting_for_nothing_is_invalid)},
         {TEST(an_event_loop_is_woken_through_the_answer_descriptor)},
         {TEST(stamps_are_taken_when_asked_for)},
+        {TEST(a_reset_goes_with_the_next_request_that_is_not_given_up)},
         {TEST(dims_travel_with_their_request)},
         {TEST(wrong_dims_are_refused_on_both_sides)},
         {TEST(dims_scribbled_over_are_found_out)},

@@ -661,6 +661,18 @@ static void a_runner_serves_one_state_and_leads_to_the_next(void) {
     close_worker();
 }
 
+static void a_request_that_resets_is_the_callers(void) {
+    struct dims_runner runner = {0};
+    open_dynamic_worker();
+    CHECK_EQ(bind_dims(&runner, 2, 5, 1, 0, 0), 0);
+    CHECK(asked_is_served(2, 5));
+    sidecaml_channel_reset(channels[0]);
+    CHECK(!asked_is_served(2, 5));
+    CHECK(asked_is_served(2, 5));
+    CHECK_EQ(runner.counted.runs, 2);
+    close_worker();
+}
+
 static void a_failed_run_leaves_the_state(void) {
     struct sidecaml_request request;
     struct sidecaml_failure why;
@@ -728,6 +740,7 @@ int main(void) {
         {TEST(dims_beyond_the_largest_are_never_bound_and_never_served)},
         {TEST(dims_are_read_once)},
         {TEST(a_runner_serves_one_state_and_leads_to_the_next)},
+        {TEST(a_request_that_resets_is_the_callers)},
         {TEST(a_failed_run_leaves_the_state)},
         {TEST(a_worker_ends_with_its_peer)},
     };

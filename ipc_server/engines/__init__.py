@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ipc_server import _core
@@ -24,6 +24,16 @@ class ServedChannel:
     # Dimensions of an input, or for an output, of the request that runs.
     get_dims: Callable[[int], tuple[int, ...]]
     set_dims: Callable[[int, tuple[int, ...]], None]
+    # Dimensions that an output must have, whatever the names in the model tell; None for any. `set_dims` says
+    # what is wrong with others.
+    required_dims: Callable[[int], tuple[int, ...] | None] = lambda _: None
+    # The largest size of every dynamic dimension, by its name.
+    maxima: Mapping[str, int] = field(default_factory=dict)
+    # Of the request that runs: whether the client wants carried state to start anew; the number of the
+    # channel's state, by which the native lane chooses what to run, and another one.
+    resets: Callable[[], bool] = lambda: False
+    get_state: Callable[[], int] = lambda: 0
+    set_state: Callable[[int], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +83,20 @@ class Engine(Protocol):
 
 
 def load(settings: Settings) -> Engine:
-    """Load a model and warm it up. Raises MODEL_FAILED with the cause, or UNSUPPORTED.
+    """Load a model and warm it up; its state is carried where the settings say so.
 
-    An inference library is imported only here: nothing else of the daemon should load it.
+    Raises MODEL_FAILED with the cause, or UNSUPPORTED.
     """
+    engine = _load(settings)
+    if not settings.state:
+        return engine
+    from ipc_server.engines.state import StatefulEngine  # noqa: PLC0415
+
+    return StatefulEngine(engine, settings.state)
+
+
+def _load(settings: Settings) -> Engine:
+    """Import an inference library only here: nothing else of the daemon should load it."""
     if settings.engine == "onnx" and settings.path:
         from ipc_server.engines.onnx import OnnxEngine  # noqa: PLC0415
 

@@ -64,12 +64,11 @@ class OnnxEngine:
 
 def signature_of(tensors: _core.Tensors) -> Signature:
     """Give the tensors that a session declares as a signature."""
-    return Signature(
-        *(
-            tuple(Tensor(name, Dtype(dtype), shape) for name, dtype, shape in group)
-            for group in (tensors.inputs, tensors.outputs)
-        )
+    inputs, outputs = (
+        tuple(Tensor(name, Dtype(dtype), shape) for name, dtype, shape in group)
+        for group in (tensors.inputs, tensors.outputs)
     )
+    return Signature(inputs, outputs)
 
 
 def run_on_zeros(session: Session, signature: Signature, times: int) -> list[tuple[int, ...]]:

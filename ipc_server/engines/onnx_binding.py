@@ -48,13 +48,14 @@ class Binding:
         model: Loaded,
         inputs: Sequence[Place],
         outputs: Sequence[Place],
-        set_dims: Callable[[int, Dims], None],
+        channel: ServedChannel,
     ) -> None:
-        """Bind; `set_dims` is told the dimensions of dynamic outputs that only the run could tell."""
+        """Bind; the channel is told the dimensions of dynamic outputs that only the run could tell."""
         self._io = model.session.bind()
         self._check_output = model.tensors.check_output
         self._outputs = outputs
-        self._set_dims = set_dims
+        self._set_dims = channel.set_dims
+        self._required_dims = channel.required_dims
         self._in_place = {place.number for place in outputs if place.dims is not None}
         for place in inputs:
             self._io.bind_input(place.tensor.name, place.tensor.dtype, place.dims or (), place.address)
@@ -126,8 +127,11 @@ class Binding:
 
     def _copy(self, place: Place, value: Value) -> None:
         dims, address, size = value
+        required = self._required_dims(place.number) is not None
+        if required:
+            self._set_dims(place.number, dims)
         self._check_output(place.number, dims, place.max_dims)
-        if place.tensor.dynamic:
+        if place.tensor.dynamic and not required:
             self._set_dims(place.number, dims)
         if size:
             ctypes.memmove(place.address, address, size)
@@ -182,7 +186,7 @@ class DynamicSlot:
 
     def _bind(self, given: Sequence[Dims]) -> tuple[Binding, list[tuple[int, Dims]]]:
         signature = self._model.signature
-        dims = self._model.tensors.request_dims(given)
+        dims = known_dims(self._model, self._channel, given)
         count = len(signature.inputs)
         told = [
             (number, known)
@@ -196,7 +200,16 @@ def slot_runner(model: Loaded, channel: ServedChannel, slot: int) -> Runner:
     """Prepare one slot: bound for good when no input is dynamic."""
     if any(tensor.dynamic for tensor in model.signature.inputs):
         return DynamicSlot(model, channel, slot)
-    return bind(model, channel, slot, model.tensors.request_dims(()))
+    return bind(model, channel, slot, known_dims(model, channel, ()))
+
+
+def known_dims(model: Loaded, channel: ServedChannel, given: Sequence[Dims]) -> list[Dims | None]:
+    """Tell the dims of every tensor from those of the dynamic inputs, and from what an output must have."""
+    dims = list(model.tensors.request_dims(given))
+    for number in range(len(model.signature.inputs), len(dims)):
+        required = channel.required_dims(number)
+        dims[number] = dims[number] if required is None else required
+    return dims
 
 
 def bind(model: Loaded, channel: ServedChannel, slot: int, dims: Sequence[Dims | None]) -> Binding:
@@ -207,7 +220,7 @@ def bind(model: Loaded, channel: ServedChannel, slot: int, dims: Sequence[Dims |
         for number, tensor in enumerate((*signature.inputs, *signature.outputs))
     ]
     count = len(signature.inputs)
-    return Binding(model, places[:count], places[count:], channel.set_dims)
+    return Binding(model, places[:count], places[count:], channel)
 
 
 def _lies_at(value: Value, address: int) -> bool:

@@ -130,6 +130,7 @@ struct sidecaml_slot {
 };
 
 #define SIDECAML_SLOT_STAMPS 1u /* all four stamps are wanted */
+#define SIDECAML_SLOT_RESET 2u  /* the state that the worker carries for the channel starts anew with this request */
 
 /* At dims_offset, one per slot and tensor (slot-major): the dims of this request, for dynamic tensors only.
  * The client writes an input's, the worker an output's. */

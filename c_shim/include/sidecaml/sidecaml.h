@@ -129,6 +129,10 @@ void sidecaml_channel_set_policy(sidecaml_channel *channel, enum sidecaml_policy
 /* Whether stage stamps are taken of the requests submitted from now on; they cost four looks at the clock. */
 void sidecaml_channel_set_stamps(sidecaml_channel *channel, bool wanted);
 
+/* State that the worker carries starts anew, as zeros, with the next request that is submitted; should that be given
+ * up, with the one after it. Means nothing for a model that has none. */
+void sidecaml_channel_reset(sidecaml_channel *channel);
+
 /* Start of a slot's tensor; slot and tensor must be in range (INVALID gives NULL). Valid until close. */
 void *sidecaml_channel_tensor(const sidecaml_channel *channel, uint32_t slot, uint32_t tensor);
 
@@ -216,6 +220,7 @@ struct sidecaml_request {
     uint64_t ticket;
     uint64_t deadline_ns;
     bool stamps; /* the client wants to know when it was seen, started and finished */
+    bool resets; /* the client wants the channel's state to start anew with it: the caller's to do */
 };
 
 /* Takes the next request, channel by channel in turn, and makes it RUNNING: 1 with *out filled; -PENDING when there
