@@ -155,6 +155,17 @@ def segment_size(specs: Sequence[TensorSpec], slots: int, fingerprint: int) -> i
     return int(_core.Layout(tensors, slots, fingerprint).segment_bytes)
 
 
+def check_state_size(model: str, specs: Sequence[TensorSpec], limits: Limits) -> None:
+    """Raise LIMIT when carried state is larger than a segment may be: a worker's memory is everybody's."""
+    size = segment_size(specs, 2, 0) if specs else 0
+    if size > limits.max_segment_bytes:
+        raise SidecamlError(
+            ErrorCode.LIMIT,
+            f"model {model!r} needs {size} bytes for carried state and max_segment_bytes is "
+            f"{limits.max_segment_bytes}: ask for smaller dims, or raise it",
+        )
+
+
 async def _create_segment(size: int) -> int:
     # In a thread: reserving gigabytes takes seconds.
     creating = asyncio.get_running_loop().run_in_executor(None, segment.create_segment, size)

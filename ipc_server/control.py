@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from ipc_server import __version__, messages
 from ipc_server.abi import ABI_VERSION, CONTROL_BYTES, ErrorCode
-from ipc_server.channel import Channel, Channels
+from ipc_server.channel import Channel, Channels, check_state_size
 from ipc_server.config import Limits
 from ipc_server.errors import SidecamlError
 from ipc_server.link import Link
@@ -238,6 +238,7 @@ class Connection:
                 worker = await model.usable_worker()
                 signature = model.signature
                 specs = signature.bind(maxima)
+                check_state_size(model.name, signature.bind_state(maxima), self._service.limits)
                 await channel.create(specs, signature.fingerprint, self._service.limits)
                 await channel.attach(worker, specs, signature.fingerprint, maxima)
         except TimeoutError:

@@ -127,6 +127,14 @@ class Signature:
             for tensor in group
         )
 
+    def bind_state(self, maxima: Mapping[str, int]) -> tuple[TensorSpec, ...]:
+        """Give carried tensors their largest size, once `bind` has found nothing wrong."""
+        carried = (pair.tensor for pair in self.state)
+        return tuple(
+            TensorSpec(tensor.name, tensor.dtype, False, tensor.dynamic, maximum_dims(tensor, maxima))
+            for tensor in carried
+        )
+
 
 def signature_of(body: Mapping[str, Any]) -> Signature:
     """Read `inputs`, `outputs` and `carried` in the protocol's form; PROTOCOL when they are not."""

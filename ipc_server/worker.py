@@ -19,7 +19,7 @@ from ipc_server.abi import CONTROL_BYTES, MAX_SLOTS, Dtype, ErrorCode, Policy
 from ipc_server.errors import SidecamlError
 from ipc_server.lane import Lane, lane_for
 from ipc_server.messages import REPLY_ROOM, Message
-from ipc_server.orders import bad, count, descriptors, field
+from ipc_server.orders import bad, count, descriptors, field, optional
 from ipc_server.signature import TensorSpec
 
 log = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ class Worker:
             count(body, "fingerprint"),
         )
         fds = descriptors(message, ATTACH_DESCRIPTORS)
-        self._numbers[number] = lane.attach(fds, specs, layout, _maxima(field(body, "dims", dict)))
+        self._numbers[number] = lane.attach(fds, specs, layout, _maxima(optional(body, "dims", {})))
         return {}
 
     def _detach(self, message: Message) -> dict[str, Any]:

@@ -64,6 +64,7 @@ def test_describe_gives_every_model_by_name(client: RawClient) -> None:
         "max_slots": 64,
         "inputs": [{"name": "x", "dtype": "float32", "shape": ["N", 64]}],
         "outputs": [{"name": "y", "dtype": "float32", "shape": ["N", 10]}],
+        "carried": [],
     }
 
 
