@@ -105,6 +105,21 @@ def _load(settings: Settings) -> Engine:
         from ipc_server.engines.python import PythonEngine  # noqa: PLC0415
 
         return PythonEngine(settings)
+    if settings.engine == "torch":
+        return _torch_engine(settings)
     raise SidecamlError(
         ErrorCode.MODEL_FAILED, f"there is no engine {settings.engine!r}: expected {', '.join(ENGINES)}"
     )
+
+
+def _torch_engine(settings: Settings) -> Engine:
+    try:
+        from ipc_server.engines.torch import TorchEngine  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise SidecamlError(
+            ErrorCode.MODEL_FAILED,
+            "the engine 'torch' needs PyTorch, which is not installed: pip install 'sidecaml[torch]'",
+        ) from error
+    return TorchEngine(settings)

@@ -1,4 +1,4 @@
-"""ONNX files that cannot be served: each is named with its cause, in both lanes; their neighbour is served."""
+"""ONNX files that cannot be served: each is named with its cause, in both lanes; their neighbour serves."""
 
 from __future__ import annotations
 

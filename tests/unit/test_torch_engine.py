@@ -1,0 +1,382 @@
+"""The engine `torch`: what it loads, what it refuses to load, and that its answers are PyTorch's own."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import sys
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from served import served
+from test_python_engine import offset_in
+
+from ipc_server import engines
+from ipc_server.abi import ErrorCode
+from ipc_server.errors import SidecamlError
+from ipc_server.settings import Settings
+from ipc_server.signature import text_of
+from ipc_server.tensor_text import parse_type
+
+CALLABLES = Path(__file__).resolve().parents[1] / "callables"
+sys.path.insert(0, str(CALLABLES))
+import nets  # noqa: E402 - from there
+
+Given = Mapping[str, str]
+X, Y = {"x": "float32[N,8]"}, {"y": "float32[N,3]"}
+
+
+def module(
+    origin: Path | str, inputs: Given | None = None, outputs: Given | None = None, **changes: Any
+) -> Settings:
+    """A file or a factory as a model."""
+    return Settings(
+        "model",
+        engine="torch",
+        path=origin if isinstance(origin, Path) else None,
+        callable="" if isinstance(origin, Path) else origin,
+        python_path=(CALLABLES,),
+        inputs=None if inputs is None else tuple(parse_type(name, text) for name, text in inputs.items()),
+        outputs=None if outputs is None else tuple(parse_type(name, text) for name, text in outputs.items()),
+        **changes,
+    )
+
+
+def refused(settings: Settings, code: ErrorCode = ErrorCode.MODEL_FAILED) -> str:
+    with pytest.raises(SidecamlError) as caught:
+        engines.load(settings)
+    assert caught.value.code is code
+    said = str(caught.value)
+    assert settings.origin in said
+    return said
+
+
+def scripted(path: Path, net: torch.nn.Module | None = None) -> Path:
+    # PyTorch deprecates TorchScript, which its files outlive.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script((net or nets.Scriptable()).eval()), str(path))
+    return path
+
+
+def exported(path: Path, net: torch.nn.Module | None = None, args: Any = None, dims: Any = None) -> Path:
+    if net is None:
+        args, dims = (torch.zeros(4, 8),), {"x": {0: torch.export.Dim("N", min=1, max=64)}}
+    program = torch.export.export((net or nets.Net()).eval(), args, dynamic_shapes=dims)
+    torch.export.save(program, path)
+    return path
+
+
+def rewritten(path: Path, change: Callable[[str, bytes], bytes | None]) -> Path:
+    """Change an archive's records: each by its name, without the folder; None leaves it out."""
+    with zipfile.ZipFile(path) as archive:
+        records = [(info.filename, archive.read(info)) for info in archive.infolist()]
+    target = path.with_name(f"changed-{path.name}")
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in records:
+            if (changed := change(name.partition("/")[2], data)) is not None:
+                archive.writestr(name, changed)
+    return target
+
+
+@pytest.fixture
+def every_way(tmp_path: Path) -> dict[str, Settings]:
+    """One network, in every form that the engine takes."""
+    weights = tmp_path / "net.weights"
+    torch.save(nets.Net().state_dict(), weights)
+    return {
+        "factory": module("nets:Net"),
+        "weights": module("nets:Net", weights=weights),
+        "script": module(scripted(tmp_path / "net.pt"), X, Y),
+        "export": module(exported(tmp_path / "net.pt2"), X, Y),
+    }
+
+
+@pytest.mark.parametrize("way", ["factory", "weights", "script", "export"])
+def test_answers_have_the_bits_of_a_direct_call(every_way: dict[str, Settings], way: str) -> None:
+    net = nets.Net().eval()
+    generator = torch.Generator().manual_seed(1)
+    with served(every_way[way], {"N": 5}) as model:
+        output = model.channel.model.signature.outputs[0].name
+        for rows in (1, 5, 3, 5, 1):
+            x = torch.randn(rows, 8, generator=generator)
+            with torch.inference_mode():
+                expected = net(x).numpy()
+            assert model.run({"x": x.numpy()})[output].tobytes() == expected.tobytes()
+
+
+def test_tensors_are_the_slot_s_own_memory() -> None:
+    settings = module("nets:Addresses", {"x": "float32[3]"}, {"y": "int64[2]"})
+    with served(settings, slots=2) as model:
+        for _ in range(4):
+            slot = model.fill({"x": np.ones(3, np.float32)})
+            model.channel.submit()
+            model.serve(slot)
+            model.channel.await_(slot)
+            core = model.channel._core
+            places = [offset_in(core.segment_fd, int(a)) for a in model.channel.output("y", slot)]
+            assert places == [tensor[5] + slot * tensor[6] for tensor in core.layout.tensors]
+            model.channel.release(slot)
+
+
+def test_an_exported_program_brings_its_signature(tmp_path: Path) -> None:
+    rows = torch.export.Dim("N", min=1, max=64)
+    path = exported(
+        tmp_path / "m.pt2", nets.Several(), (torch.zeros(4, 2), torch.ones(())), {"x": {0: rows}, "k": None}
+    )
+    signature = engines.load(module(path)).signature
+    name = signature.inputs[0].shape[0]
+    assert text_of(signature.inputs) == f"x float32[{name},2], k float32[]"
+    assert text_of(signature.outputs) == f"sum float32[], twice float32[2*{name},2]"
+    named = module(
+        path, {"x": "float32[N,2]", "k": "float32[]"}, {"sum": "float32[]", "twice": "float32[M,2]"}
+    )
+    with served(named, {"N": 3, "M": 6}) as model:
+        x = np.arange(6, dtype=np.float32).reshape(3, 2)
+        answer = model.run({"x": x, "k": np.array(2, np.float32)})
+        assert answer["sum"] == x.sum() * 2
+        assert answer["twice"].tolist() == [*x.tolist(), *x.tolist()]
+
+
+def test_the_configuration_must_not_contradict_an_exported_program(tmp_path: Path) -> None:
+    path = exported(tmp_path / "m.pt2")
+    assert "it has 1 inputs, and the configuration gives 2" in refused(
+        module(path, {"a": "float32[N,8]", "b": "float32[1]"}, Y)
+    )
+    said = refused(module(path, {"x": "float32[N,9]"}, Y))
+    assert "'x' is float32[" in said
+    assert "and float32[N,9] in the configuration" in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (1, "it returned torch.float64 for the output 'y': expected torch.float32, as by .to(torch.float32)"),
+        (2, "it returned a tensor of layout torch.sparse_coo on cpu"),
+        (3, "it returned nothing (None): expected the output 'y' float32[1]"),
+        (4, "it returned [2] for the output 'y': expected float32[1]"),
+        (5, "RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
+    ],
+)
+def test_a_module_that_fails_fails_its_request_only(kind: int, expected: str) -> None:
+    settings = module("nets:Failing", {"x": "float32[1]"}, {"y": "float32[1]"})
+    with served(settings) as model:
+        with pytest.raises(SidecamlError) as caught:
+            model.run({"x": np.array([kind], np.float32)})
+        assert caught.value.code is ErrorCode.ENGINE
+        assert str(caught.value).startswith("model 'model': ")
+        assert expected in str(caught.value)
+        assert "nets:Failing" in str(caught.value)
+        assert model.run({"x": np.array([6], np.float32)})["y"] == [6]
+
+
+def test_what_a_factory_does_wrong_is_said() -> None:
+    assert "nets:not_a_module: it returned a int: expected a torch.nn.Module" in refused(
+        module("nets:not_a_module")
+    )
+    assert "RuntimeError: no such net" in refused(module("nets:raising"))
+    assert "its annotations do not say" in refused(module("nets:Several"))
+    given = {"a": "float32[1]"}
+    assert "its parameter 'x' is neither" in refused(module("nets:Several", given, {"sum": "float32[]"}))
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    weights = tmp_path / "w.pt"
+    torch.save({"first.weight": torch.zeros(1)}, weights)
+    said = refused(module("nets:Net", weights=weights))
+    assert "Missing key(s) in state_dict" in said
+
+
+class Touch:
+    """Pickled, it makes a file when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return os.system, (f"touch {self.path}",)
+
+
+def test_weights_with_code_in_them_are_refused_and_never_read(tmp_path: Path) -> None:
+    mark, weights = tmp_path / "mark", tmp_path / "w.pt"
+    torch.save({"first.weight": Touch(mark)}, weights)
+    said = refused(module("nets:Net", weights=weights))
+    assert "would execute code as it is read" in said
+    assert "posix.system" in said
+    assert str(weights) in said
+    assert "unsafe_load = true" in said
+    assert not mark.exists()
+    refused(module("nets:Net", weights=weights, unsafe_load=True))
+    assert mark.exists()
+
+
+def test_a_pickled_module_is_refused_until_it_is_allowed(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    torch.save(nets.Net(), path)
+    said = refused(module(path))
+    assert "would execute code as it is read" in said
+    assert "nets.Net" in said
+    assert "unsafe_load = true" in said
+    with served(module(path, unsafe_load=True), {"N": 1}) as model:
+        x = torch.ones(1, 8)
+        with torch.inference_mode():
+            expected = nets.Net().eval()(x).numpy()
+        assert model.run({"x": x.numpy()})["output"].tobytes() == expected.tobytes()
+
+
+def test_other_files_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    torch.save(nets.Net().state_dict(), path)
+    assert "it holds weights alone (a OrderedDict): give what makes the module" in refused(module(path))
+    path.write_bytes(pickle.dumps(Touch(tmp_path / "mark")))
+    assert "would execute code as it is read" in refused(module(path))
+    assert not (tmp_path / "mark").exists()
+    path.write_bytes(b"garbage" * 100)
+    assert "could not be loaded" in refused(module(path))
+    path.write_bytes(b"")
+    assert str(path) in refused(module(path))
+    whole = scripted(tmp_path / "whole.pt").read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert "its archive is damaged, or its end is missing" in refused(module(path))
+    assert "No such file" in refused(module(tmp_path / "absent.pt"))
+
+
+def test_torchscript_needs_a_signature_that_fits(tmp_path: Path) -> None:
+    path = scripted(tmp_path / "net.pt")
+    assert "TorchScript does not say shapes: give inputs (x) and outputs" in refused(module(path))
+    assert "its forward takes x, and the configuration gives the inputs a, b" in refused(
+        module(path, {"a": "float32[1]", "b": "float32[1]"}, Y)
+    )
+    with served(module(path, {"other": "float32[N,8]"}, Y), {"N": 1}) as model:
+        assert model.run({"other": np.zeros((1, 8), np.float32)})["y"].shape == (1, 3)
+
+
+def test_a_file_of_another_version_of_pytorch_is_named(tmp_path: Path) -> None:
+    script = rewritten(
+        scripted(tmp_path / "net.pt"), lambda name, data: b"9999\n" if name.endswith("version") else data
+    )
+    assert "version 9999" in refused(module(script, X, Y))
+    archive = rewritten(
+        exported(tmp_path / "net.pt2"), lambda name, data: b"99" if name == "archive_version" else data
+    )
+    assert "archive version 99" in refused(module(archive))
+
+
+def test_a_missing_operator_is_named(tmp_path: Path) -> None:
+    def renamed(name: str, data: bytes) -> bytes:
+        return (
+            data.replace(b"torch.tanh", b"torch.tanhh")
+            if name.endswith("test.py") or "code/" in name
+            else data
+        )
+
+    script = rewritten(scripted(tmp_path / "net.pt"), renamed)
+    assert "tanhh" in refused(module(script, X, Y))
+    program = rewritten(
+        exported(tmp_path / "net.pt2"),
+        lambda name, data: data.replace(b"torch.ops.aten.tanh.default", b"torch.ops.aten.tanhh.default"),
+    )
+    assert "tanhh" in refused(module(program))
+    custom = rewritten(
+        exported(tmp_path / "net.pt2"),
+        lambda name, data: data.replace(b"torch.ops.aten.tanh.default", b"torch.ops.mine.tanh.default"),
+    )
+    assert "its operator 'torch.ops.mine.tanh.default' is not one of PyTorch's own" in refused(module(custom))
+
+
+def changed_program(path: Path, change: Callable[[Any], None]) -> Path:
+    def change_record(name: str, data: bytes) -> bytes:
+        if name != "models/model.json":
+            return data
+        program = json.loads(data)
+        change(program)
+        return json.dumps(program).encode()
+
+    return rewritten(path, change_record)
+
+
+def touching(mark: Path) -> str:
+    return f"__import__('os').system('touch {mark}')"
+
+
+def sample_inputs(mark: Path, name: str, data: bytes) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(((Touch(mark),), {}), buffer)
+    return buffer.getvalue() if name == "data/sample_inputs/model.pt" else data
+
+
+def pickled_weight(mark: Path, name: str, data: bytes) -> bytes:
+    if name == "data/weights/weight_0":
+        buffer = io.BytesIO()
+        torch.save(Touch(mark), buffer)
+        return buffer.getvalue()
+    return (
+        data.replace(b'"use_pickle": false', b'"use_pickle": true') if name.endswith("_config.json") else data
+    )
+
+
+def opaque_constant(mark: Path, name: str, data: bytes) -> bytes:
+    payload = {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": True, "tensor_meta": None}
+    return json.dumps({"config": {"c": payload}}).encode() if "constants_config" in name else data
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (sample_inputs, "its record 'data/sample_inputs/model.pt' is a pickle that would execute code"),
+        (pickled_weight, "its record 'weight_0' is a pickle that would execute code"),
+        (opaque_constant, "it holds an object that is no tensor ('opaque_obj_0')"),
+    ],
+)
+def test_an_archive_with_a_pickle_is_refused_and_never_read(
+    tmp_path: Path, change: Callable[[Path, str, bytes], bytes], expected: str
+) -> None:
+    mark = tmp_path / "mark"
+    path = rewritten(exported(tmp_path / "net.pt2"), lambda name, data: change(mark, name, data))
+    said = refused(module(path))
+    assert expected in said
+    assert "unsafe_load = true" in said
+    assert not mark.exists()
+
+
+def test_an_archive_s_expressions_and_operators_are_judged(tmp_path: Path) -> None:
+    mark, path = tmp_path / "mark", exported(tmp_path / "net.pt2")
+
+    def expression(program: Any) -> None:
+        program["graph_module"]["graph"]["tensor_values"]["x"]["sizes"][0]["as_expr"]["expr_str"] = touching(
+            mark
+        )
+
+    def ranges(program: Any) -> None:
+        program["range_constraints"][touching(mark)] = {"min_val": 0, "max_val": 1}
+
+    def operator(program: Any) -> None:
+        program["graph_module"]["graph"]["nodes"][0]["target"] = "torch.os.system"
+
+    assert "is more than arithmetic on sizes" in refused(module(changed_program(path, expression)))
+    assert "is more than one of sizes" in refused(module(changed_program(path, ranges)))
+    assert "its operator 'torch.os.system' is not one of" in refused(module(changed_program(path, operator)))
+    assert not mark.exists()
+    # That the first would have been executed shows that the check is needed.
+    allowed = module(changed_program(path, expression), unsafe_load=True)
+    refused(allowed)
+    assert mark.exists()
+
+
+def test_old_archives_and_compiled_ones_are_refused(tmp_path: Path) -> None:
+    path = exported(tmp_path / "net.pt2")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("net/data/aotinductor/model/x.so", b"code")
+    assert "it holds compiled code ('data/aotinductor/model/x.so')" in refused(module(path))
+    path = exported(tmp_path / "old.pt2")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("version", b"1.0")
+    assert "it is of the form of PyTorch 2.7" in refused(module(path))
