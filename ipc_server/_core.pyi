@@ -127,11 +127,13 @@ class Layout:
 
     def __new__(
         cls,
-        tensors: Iterable[tuple[str, int, bool, bool, Iterable[int]]],
+        tensors: Iterable[
+            tuple[str, int, bool, bool, Iterable[int]] | tuple[str, int, bool, bool, Iterable[int], int]
+        ],
         slots: int,
         fingerprint: int,
     ) -> Layout:
-        """Compute it for `tensors` of (name, dtype, output, dynamic, max_dims), inputs first.
+        """Compute it for `tensors` of (name, dtype, output, dynamic, max_dims[, text_bytes]), inputs first.
 
         INVALID for what no segment can hold, NO_SPACE for more than 2^62 bytes.
         """
@@ -153,8 +155,8 @@ class Layout:
         """Fingerprint of the signature."""
 
     @property
-    def tensors(self) -> tuple[tuple[str, int, bool, bool, tuple[int, ...], int, int, int], ...]:
-        """(name, dtype, output, dynamic, max_dims, array_offset, slot_stride, max_bytes) of each."""
+    def tensors(self) -> tuple[tuple[str, int, bool, bool, tuple[int, ...], int, int, int, int], ...]:
+        """(name, dtype, output, dynamic, max_dims, array_offset, slot_stride, max_bytes, text_bytes)."""
 
 @final
 class Worker:
@@ -233,6 +235,12 @@ class Worker:
     def set_dims(self, tensor: int, dims: Iterable[int], /) -> None:
         """Write the dimensions of an output, before complete; OUTPUT_TOO_LARGE beyond the largest."""
 
+    def set_needed(self, tensor: int, dims: Iterable[int], /) -> None:
+        """Write the true dimensions of a dynamic output, before completing with OUTPUT_TOO_LARGE."""
+
+    def set_text_needed(self, bytes: int, /) -> None:
+        """Write the most text that a string output has, before completing with OUTPUT_TOO_LARGE."""
+
     def close(self) -> None:
         """Detach everything. BufferError while views exist."""
 
@@ -285,6 +293,12 @@ class Channel:
 
     def set_dims(self, slot: int, tensor: int, dims: Iterable[int], /) -> None:
         """Set a dynamic input's dimensions for the requests to come in `slot`: BAD_DIMS, INVALID."""
+
+    def needed(self, slot: int, tensor: int, /) -> tuple[int, ...]:
+        """Give the dimensions of a tensor in a request that failed with OUTPUT_TOO_LARGE."""
+
+    def text_needed(self, slot: int, /) -> int:
+        """Give the most text that one of such a request's outputs has; 0 where all of it had room."""
 
     def arm(self, slot: int, /) -> bool:
         """Announce a sleep on `answer_fd`; True when it must not be slept."""

@@ -9,7 +9,7 @@ import enum
 from typing import Final
 
 # Both sides of a segment and of a control connection speak the same one.
-ABI_VERSION: Final = 1
+ABI_VERSION: Final = 2
 
 # Most dimensions of a tensor.
 MAX_RANK: Final = 16
@@ -21,7 +21,7 @@ MAX_TENSORS: Final = 256
 MAX_SLOTS: Final = 1024
 
 # Room for a tensor's name in its descriptor.
-NAME_BYTES: Final = 88
+NAME_BYTES: Final = 80
 
 # Room for the text of a failed request.
 MESSAGE_BYTES: Final = 384
@@ -49,6 +49,9 @@ TENSOR_DYNAMIC: Final = 2
 
 # Slot flag: all four stamps are wanted.
 SLOT_STAMPS: Final = 1
+
+# Slot flag: carried state starts anew with this request.
+SLOT_RESET: Final = 2
 
 # What a segment and a status page begin with.
 SEGMENT_MAGIC: Final = b"SIDECAML"
@@ -83,7 +86,8 @@ TENSOR_ARRAY_OFFSET_OFFSET: Final = 16
 TENSOR_SLOT_STRIDE_OFFSET: Final = 24
 TENSOR_MAX_BYTES_OFFSET: Final = 32
 TENSOR_MAX_DIMS_OFFSET: Final = 40
-TENSOR_NAME_OFFSET: Final = 168
+TENSOR_TEXT_BYTES_OFFSET: Final = 168
+TENSOR_NAME_OFFSET: Final = 176
 CLIENT_WAITING_OFFSET: Final = 0
 CLIENT_CORE_OFFSET: Final = 4
 SLOT_WORD_OFFSET: Final = 0
@@ -94,6 +98,7 @@ SLOT_STARTED_NS_OFFSET: Final = 32
 SLOT_FINISHED_NS_OFFSET: Final = 40
 SLOT_STATUS_OFFSET: Final = 48
 SLOT_FLAGS_OFFSET: Final = 52
+SLOT_TEXT_NEEDED_OFFSET: Final = 56
 SLOT_MESSAGE_BYTES_OFFSET: Final = 124
 SLOT_MESSAGE_OFFSET: Final = 128
 STATUS_MAGIC_OFFSET: Final = 0
@@ -108,6 +113,7 @@ STATUS_FAILED_OFFSET: Final = 272
 STATUS_ABANDONED_OFFSET: Final = 280
 STATUS_PARKS_OFFSET: Final = 288
 STATUS_CHANNELS_OFFSET: Final = 296
+STATUS_RUNNING_NS_OFFSET: Final = 304
 
 
 class Dtype(enum.IntEnum):
@@ -126,6 +132,19 @@ class Dtype(enum.IntEnum):
     UINT32 = 11
     UINT64 = 12
     BOOL = 13
+    COMPLEX64 = 14
+    COMPLEX128 = 15
+    FLOAT8E4M3FN = 16
+    FLOAT8E4M3FNUZ = 17
+    FLOAT8E5M2 = 18
+    FLOAT8E5M2FNUZ = 19
+    INT4 = 20
+    UINT4 = 21
+    STRING = 22
+    FLOAT4E2M1 = 23
+    FLOAT8E8M0 = 24
+    INT2 = 25
+    UINT2 = 26
 
 
 class State(enum.IntEnum):
@@ -158,6 +177,7 @@ class ErrorCode(enum.IntEnum):
     ENGINE = 6
     BAD_DIMS = 7
     OUTPUT_TOO_LARGE = 8
+    BAD_STRINGS = 9
     UNKNOWN_MODEL = 20
     MODEL_FAILED = 21
     TOO_MANY_SLOTS = 22
@@ -192,23 +212,49 @@ DTYPE_NAME: Final[dict[Dtype, str]] = {
     Dtype.UINT32: "uint32",
     Dtype.UINT64: "uint64",
     Dtype.BOOL: "bool",
+    Dtype.COMPLEX64: "complex64",
+    Dtype.COMPLEX128: "complex128",
+    Dtype.FLOAT8E4M3FN: "float8e4m3fn",
+    Dtype.FLOAT8E4M3FNUZ: "float8e4m3fnuz",
+    Dtype.FLOAT8E5M2: "float8e5m2",
+    Dtype.FLOAT8E5M2FNUZ: "float8e5m2fnuz",
+    Dtype.INT4: "int4",
+    Dtype.UINT4: "uint4",
+    Dtype.STRING: "string",
+    Dtype.FLOAT4E2M1: "float4e2m1",
+    Dtype.FLOAT8E8M0: "float8e8m0",
+    Dtype.INT2: "int2",
+    Dtype.UINT2: "uint2",
 }
 
-# Bytes of one element.
-DTYPE_BYTES: Final[dict[Dtype, int]] = {
-    Dtype.FLOAT32: 4,
-    Dtype.FLOAT64: 8,
-    Dtype.FLOAT16: 2,
-    Dtype.BFLOAT16: 2,
-    Dtype.INT8: 1,
-    Dtype.INT16: 2,
-    Dtype.INT32: 4,
-    Dtype.INT64: 8,
-    Dtype.UINT8: 1,
-    Dtype.UINT16: 2,
-    Dtype.UINT32: 4,
-    Dtype.UINT64: 8,
-    Dtype.BOOL: 1,
+# Bits of one element: below 8 where they are packed, 0 for strings, which have no size.
+DTYPE_BITS: Final[dict[Dtype, int]] = {
+    Dtype.FLOAT32: 32,
+    Dtype.FLOAT64: 64,
+    Dtype.FLOAT16: 16,
+    Dtype.BFLOAT16: 16,
+    Dtype.INT8: 8,
+    Dtype.INT16: 16,
+    Dtype.INT32: 32,
+    Dtype.INT64: 64,
+    Dtype.UINT8: 8,
+    Dtype.UINT16: 16,
+    Dtype.UINT32: 32,
+    Dtype.UINT64: 64,
+    Dtype.BOOL: 8,
+    Dtype.COMPLEX64: 64,
+    Dtype.COMPLEX128: 128,
+    Dtype.FLOAT8E4M3FN: 8,
+    Dtype.FLOAT8E4M3FNUZ: 8,
+    Dtype.FLOAT8E5M2: 8,
+    Dtype.FLOAT8E5M2FNUZ: 8,
+    Dtype.INT4: 4,
+    Dtype.UINT4: 4,
+    Dtype.STRING: 0,
+    Dtype.FLOAT4E2M1: 4,
+    Dtype.FLOAT8E8M0: 8,
+    Dtype.INT2: 2,
+    Dtype.UINT2: 2,
 }
 
 ERROR_TEXT: Final[dict[ErrorCode, str]] = {
@@ -220,6 +266,7 @@ ERROR_TEXT: Final[dict[ErrorCode, str]] = {
     ErrorCode.ENGINE: "the model failed on this request",
     ErrorCode.BAD_DIMS: "dimensions that the model or the channel does not take",
     ErrorCode.OUTPUT_TOO_LARGE: "an output is larger than the channel's room for it: open with larger dims",
+    ErrorCode.BAD_STRINGS: "a string input whose table or text is not as the protocol says",
     ErrorCode.UNKNOWN_MODEL: "the daemon has no model of that name",
     ErrorCode.MODEL_FAILED: "the model could not be loaded",
     ErrorCode.TOO_MANY_SLOTS: "more slots than the daemon allows",

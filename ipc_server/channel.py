@@ -77,6 +77,7 @@ class Channel:
                 "output": spec.output,
                 "dynamic": spec.dynamic,
                 "max_dims": list(spec.max_dims),
+                "text_bytes": spec.text_bytes,
             }
             for spec in specs
         ]
@@ -151,8 +152,7 @@ class Channels:
 
 def segment_size(specs: Sequence[TensorSpec], slots: int, fingerprint: int) -> int:
     """Compute how many bytes a segment takes."""
-    tensors = [(spec.name, int(spec.dtype), spec.output, spec.dynamic, spec.max_dims) for spec in specs]
-    return int(_core.Layout(tensors, slots, fingerprint).segment_bytes)
+    return _core.Layout([spec.for_layout for spec in specs], slots, fingerprint).segment_bytes
 
 
 def check_state_size(model: str, specs: Sequence[TensorSpec], limits: Limits) -> None:

@@ -31,7 +31,7 @@ from ipc_server import _core, messages
 from ipc_server.abi import ErrorCode, Policy
 from ipc_server.ask import PATIENCE_S, Conversation
 from ipc_server.config import client_socket
-from ipc_server.errors import SidecamlError
+from ipc_server.errors import OutputTooLarge, SidecamlError
 from ipc_server.messages import Message, shown
 from ipc_server.signature import Signature, Tensor, signature_of
 from ipc_server.suggest import hint
@@ -73,12 +73,13 @@ def describe(name: str, socket: str | None = None) -> Model:
     return _model(found[0])
 
 
-def open_model(
+def open_model(  # noqa: PLR0913 (all but the first by keyword)
     name: str,
     *,
     socket: str | None = None,
     slots: int = 1,
     dims: Mapping[str, int] | None = None,
+    text_bytes: int | None = None,
     policy: Policy = Policy.ADAPTIVE,
 ) -> Channel:
     """Open a channel of `slots` slots.
@@ -88,10 +89,13 @@ def open_model(
         socket: The daemon's socket; else $SIDECAML_SOCKET, else where a daemon listens by default.
         slots: Requests that can be under way at the same time.
         dims: The most that each dynamic dimension will be, by its name.
+        text_bytes: Room for the text of each string tensor in each slot; else 64 bytes for each of its
+            elements at the largest dims, at least 4096.
         policy: How to wait for answers.
     """
     with Conversation(client_socket(socket), OPEN_PATIENCE_S) as daemon:
-        reply = daemon.ask_for_fds("open", model=name, slots=slots, dims=dict(dims or {}))
+        wanted = {} if text_bytes is None else {"text_bytes": text_bytes}
+        reply = daemon.ask_for_fds("open", model=name, slots=slots, dims=dict(dims or {}), **wanted)
         try:
             return _channel(reply, daemon, policy)
         finally:
@@ -192,14 +196,15 @@ class Channel:
     def await_(self, slot: int) -> None:
         """Wait for a slot's answer; then its outputs may be read, and `release` gives it back.
 
-        A failed request raises (ENGINE, BAD_DIMS, OUTPUT_TOO_LARGE, WORKER_CRASHED), and so do TIMEOUT, which
-        gives the request up, and SERVER_GONE: the slot is given back then.
+        A failed request raises (ENGINE, BAD_DIMS, BAD_STRINGS, OUTPUT_TOO_LARGE, which is an `OutputTooLarge`
+        and says what room is needed, WORKER_CRASHED), and so do TIMEOUT, which gives the request up, and
+        SERVER_GONE: the slot is given back then.
         """
         core = self._core
         try:
             core.wait(slot, self._deadlines.get(slot, 0))
         except SidecamlError as error:
-            explained = self._explained(error)
+            explained = self._explained(error, slot)
             _give_back(core, slot)
             raise explained from None
 
@@ -208,7 +213,7 @@ class Channel:
         try:
             return self._core.poll(slot)
         except SidecamlError as error:
-            raise self._explained(error) from None
+            raise self._explained(error, slot) from None
 
     def release(self, slot: int) -> None:
         """Give a finished slot back."""
@@ -250,8 +255,10 @@ class Channel:
         dtype = (*signature.inputs, *signature.outputs)[tensor].dtype
         return view(core.tensor(slot, tensor), dtype, core.get_dims(slot, tensor))
 
-    def _explained(self, error: SidecamlError) -> SidecamlError:
-        """Give the daemon's own words on a channel that is gone."""
+    def _explained(self, error: SidecamlError, slot: int | None = None) -> SidecamlError:
+        """Give the daemon's own words on a channel that is gone, and the room that a slot's outputs need."""
+        if error.code is ErrorCode.OUTPUT_TOO_LARGE and slot is not None:
+            return self._too_large(error, slot)
         event = self._core.gone_event() if error.code is ErrorCode.SERVER_GONE else None
         if event is None:
             return error
@@ -260,6 +267,12 @@ class Channel:
         except SidecamlError as garbled:
             told = str(garbled)
         return SidecamlError(ErrorCode.SERVER_GONE, told)
+
+    def _too_large(self, error: SidecamlError, slot: int) -> SidecamlError:
+        core, signature = self._core, self.model.signature
+        outputs = enumerate(signature.outputs, len(signature.inputs))
+        needed = {tensor.name: core.needed(slot, number) for number, tensor in outputs if tensor.dynamic}
+        return OutputTooLarge(str(error), needed, core.text_needed(slot))
 
 
 def _channel(reply: Message, daemon: Conversation, policy: Policy) -> Channel:

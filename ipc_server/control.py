@@ -221,23 +221,26 @@ class Connection:
         model = self._model(request)
         slots = _count(request, "slots")
         maxima = _dims(request)
+        text_bytes = _count(request, "text_bytes") if "text_bytes" in request else None
         self._check_room(model, slots)
         channel = self._service.channels.new(model.name, slots, self)
         self.channels[channel.number] = channel
         try:
-            return await self._opened(channel, model, maxima)
+            return await self._opened(channel, model, maxima, text_bytes)
         except BaseException:
             self.channels.pop(channel.number, None)
             self._service.channels.end(channel)
             raise
 
-    async def _opened(self, channel: Channel, model: Model, maxima: Mapping[str, int]) -> Answer:
+    async def _opened(
+        self, channel: Channel, model: Model, maxima: Mapping[str, int], text_bytes: int | None
+    ) -> Answer:
         timeout_s = self._service.limits.open_timeout_s
         try:
             async with asyncio.timeout(timeout_s):
                 worker = await model.usable_worker()
                 signature = model.signature
-                specs = signature.bind(maxima)
+                specs = signature.bind(maxima, text_bytes)
                 check_state_size(model.name, signature.bind_state(maxima), self._service.limits)
                 await channel.create(specs, signature.fingerprint, self._service.limits)
                 await channel.attach(worker, specs, signature.fingerprint, maxima)

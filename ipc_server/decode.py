@@ -11,11 +11,12 @@ others.
 
 from __future__ import annotations
 
+import math
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 PAGE = 4096
 LARGEST = 2**62
 
@@ -31,22 +32,38 @@ MAX_TENSORS = 256
 MAX_SLOTS = 1024
 ALIGNMENT = 64
 
+# Name, bits of one element.
 DTYPES = {
-    1: ("float32", 4),
-    2: ("float64", 8),
-    3: ("float16", 2),
-    4: ("bfloat16", 2),
-    5: ("int8", 1),
-    6: ("int16", 2),
-    7: ("int32", 4),
-    8: ("int64", 8),
-    9: ("uint8", 1),
-    10: ("uint16", 2),
-    11: ("uint32", 4),
-    12: ("uint64", 8),
-    13: ("bool", 1),
+    1: ("float32", 32),
+    2: ("float64", 64),
+    3: ("float16", 16),
+    4: ("bfloat16", 16),
+    5: ("int8", 8),
+    6: ("int16", 16),
+    7: ("int32", 32),
+    8: ("int64", 64),
+    9: ("uint8", 8),
+    10: ("uint16", 16),
+    11: ("uint32", 32),
+    12: ("uint64", 64),
+    13: ("bool", 8),
+    14: ("complex64", 64),
+    15: ("complex128", 128),
+    16: ("float8e4m3fn", 8),
+    17: ("float8e4m3fnuz", 8),
+    18: ("float8e5m2", 8),
+    19: ("float8e5m2fnuz", 8),
+    20: ("int4", 4),
+    21: ("uint4", 4),
+    22: ("string", 0),
+    23: ("float4e2m1", 4),
+    24: ("float8e8m0", 8),
+    25: ("int2", 2),
+    26: ("uint2", 2),
 }
 STATES = ("FREE", "SUBMITTED", "RUNNING", "DONE", "FAILED", "ABANDONED")
+# The code of a request whose outputs had no room: their true dims stand in the slot.
+OUTPUT_TOO_LARGE = 8
 OUTPUT = 1
 DYNAMIC = 2
 
@@ -90,6 +107,7 @@ class Tensor:
     output: bool
     dynamic: bool
     max_dims: tuple[int, ...]
+    text_bytes: int
     max_bytes: int
     array_offset: int
     slot_stride: int
@@ -117,6 +135,8 @@ class Slot:
     finished_ns: int
     status: int
     all_stamps: bool
+    reset: bool
+    text_needed: int
     message: str
     dims: tuple[tuple[int, ...] | None, ...]
     problem: str | None
@@ -147,6 +167,7 @@ class Status:
     abandoned: int
     parks: int
     channels: int
+    running_ns: int
 
 
 def _u32(data: memoryview, offset: int) -> int:
@@ -240,7 +261,7 @@ def _decode_tensor(data: memoryview, index: int, header: Header) -> Tensor:
     dtype, rank, flags, reserved, array_offset, slot_stride, max_bytes = struct.unpack_from(
         "<IIIIQQQ", copy, 0
     )
-    _check(dtype in DTYPES, f"{place}, dtype", "1 to 13", dtype)
+    _check(dtype in DTYPES, f"{place}, dtype", "1 to 26", dtype)
     _check(rank <= MAX_RANK, f"{place}, rank", f"0 to {MAX_RANK}", rank)
     _check(flags & ~(OUTPUT | DYNAMIC) == 0, f"{place}, flags", "bits 0 and 1 only", hex(flags))
     _check(reserved == 0, f"{place}, reserved", "0", reserved)
@@ -255,28 +276,38 @@ def _decode_tensor(data: memoryview, index: int, header: Header) -> Tensor:
     all_dims = struct.unpack_from("<16Q", copy, 40)
     dims, beyond = all_dims[:rank], all_dims[rank:]
     _check(not any(beyond), f"{place}, max_dims from {rank} on", "zeros", beyond)
-    name, element = DTYPES[dtype]
-    _check_bytes(place, element, dims, max_bytes)
+    name, bits = DTYPES[dtype]
+    text_bytes = _u64(copy, 168)
+    _check(text_bytes == 0 or name == "string", f"{place}, text_bytes", f"0 for {name}", text_bytes)
+    _check_bytes(place, bits, dims, text_bytes, max_bytes)
     _check_array(place, header, array_offset, slot_stride, max_bytes)
     return Tensor(
-        name=bytes(copy[168:256]).split(b"\0", 1)[0].decode("utf-8", "replace"),
+        name=bytes(copy[176:256]).split(b"\0", 1)[0].decode("utf-8", "replace"),
         dtype=name,
         output=is_output,
         dynamic=bool(flags & DYNAMIC),
         max_dims=dims,
+        text_bytes=text_bytes,
         max_bytes=max_bytes,
         array_offset=array_offset,
         slot_stride=slot_stride,
     )
 
 
-def _check_bytes(place: str, element: int, dims: Iterable[int], max_bytes: int) -> None:
-    room, empty = element, False
-    for dim in dims:
-        room *= max(dim, 1)
-        empty = empty or dim == 0
-    _check(room <= LARGEST, f"{place}, max_dims", "at most 2^62 bytes", room)
-    _check(max_bytes == (0 if empty else room), f"{place}, max_bytes", str(0 if empty else room), max_bytes)
+def _check_bytes(place: str, bits: int, dims: Sequence[int], text_bytes: int, max_bytes: int) -> None:
+    _check(max(dims, default=0) <= LARGEST, f"{place}, max_dims", "at most 2^62 each", dims)
+    room, wanted = (_bytes_of(bits, elements, text_bytes) for elements in (_count(dims), math.prod(dims)))
+    _check(room <= LARGEST, f"{place}, max_dims and text_bytes", "at most 2^62 bytes", room)
+    _check(max_bytes == wanted, f"{place}, max_bytes", str(wanted), max_bytes)
+
+
+def _count(dims: Iterable[int]) -> int:
+    return math.prod(max(dim, 1) for dim in dims)
+
+
+def _bytes_of(bits: int, elements: int, text_bytes: int) -> int:
+    # Strings: an offset for each, one more, and their text.
+    return -(-elements * bits // 8) if bits else 8 * (elements + 1) + text_bytes
 
 
 def _check_array(place: str, header: Header, array_offset: int, slot_stride: int, max_bytes: int) -> None:
@@ -326,8 +357,11 @@ def _decode_slot(data: memoryview, index: int, header: Header, tensors: tuple[Te
     ticket, state = word >> 3, word & 7
     dims = _decode_dims(data, index, header, tensors)
     problems = list(_problems(index, state, ticket, length, header))
+    too_large = STATES[state : state + 1] == ("FAILED",) and status == -OUTPUT_TOO_LARGE
     for tensor, given in zip(tensors, dims, strict=True):
-        if given is not None and any(dim > most for dim, most in zip(given, tensor.max_dims, strict=True)):
+        if given is None or (tensor.output and too_large):
+            continue
+        if any(dim > most for dim, most in zip(given, tensor.max_dims, strict=True)):
             problems.append(f"dims of {tensor.name!r}: expected at most {tensor.max_dims}, found {given}")
     return Slot(
         index=index,
@@ -340,6 +374,8 @@ def _decode_slot(data: memoryview, index: int, header: Header, tensors: tuple[Te
         finished_ns=finished,
         status=status,
         all_stamps=bool(flags & 1),
+        reset=bool(flags & 2),
+        text_needed=_u64(copy, 56),
         message=bytes(copy[128 : 128 + min(length, MESSAGE_BYTES)]).decode("utf-8", "replace"),
         dims=dims,
         problem="; ".join(problems) or None,
@@ -375,7 +411,7 @@ def decode_status(data: Buffer) -> Status:
     magic = bytes(copy[:8])
     _check(magic == b"SIDESTAT", "status page, magic", "b'SIDESTAT'", magic)
     _check(_u32(copy, 8) == ABI_VERSION, "status page, abi_version", str(ABI_VERSION), _u32(copy, 8))
-    heartbeat, served, failed, abandoned, parks, channels = struct.unpack_from("<6Q", copy, 256)
+    heartbeat, served, failed, abandoned, parks, channels, running = struct.unpack_from("<7Q", copy, 256)
     return Status(
         abi_version=_u32(copy, 8),
         pid=_u32(copy, 12),
@@ -388,6 +424,7 @@ def decode_status(data: Buffer) -> Status:
         abandoned=abandoned,
         parks=parks,
         channels=channels,
+        running_ns=running,
     )
 
 
@@ -428,6 +465,7 @@ def _on_core(core: int | None) -> str:
 def _render_tensor(tensor: Tensor) -> str:
     kind = "output" if tensor.output else "input"
     note = " at most (dynamic)" if tensor.dynamic else ""
+    note += f" with {tensor.text_bytes} B of text" if tensor.dtype == "string" else ""
     return (
         f"  {kind:<6}  {_printable(tensor.name)}: {tensor.dtype}{_shape(tensor.max_dims)}{note}"
         f"  {tensor.max_bytes} B at {tensor.array_offset} + slot * {tensor.slot_stride}"
@@ -456,6 +494,8 @@ def _render_slot(slot: Slot, tensors: tuple[Tensor, ...], now_ns: int) -> Iterab
     known = [(name, stamps[name]) for name in _STAMPS.get(slot.state, ()) if stamps[name]]
     ages = "  ".join(f"{name} {_relative(at, now_ns)}" for name, at in known)
     yield f"  {slot.index:>4}  ticket {slot.ticket:<8} {slot.state:<9} {ages}".rstrip()
+    if slot.reset and slot.state != "FREE":
+        yield "        carried state starts anew"
     if slot.state == "FAILED":
         yield f"        status {slot.status}: {_printable(slot.message)}"
     if slot.state != "FREE":
@@ -487,11 +527,12 @@ def render_status(status: Status, now_ns: int) -> str:
     """Describe a status page in lines of text; `now_ns` as for `render_segment`."""
     started = _relative(status.started_ns, now_ns)
     heartbeat = _relative(status.heartbeat_ns, now_ns) if status.heartbeat_ns else "never"
+    running = f", runs a request since {_relative(status.running_ns, now_ns)}" if status.running_ns else ""
     return "\n".join(
         [
             f"worker   pid {status.pid}, ABI {status.abi_version}, started {started}",
             f"         {'sleeps' if status.parked else 'awake'}, {_on_core(status.core)}, "
-            f"looked for work {heartbeat}",
+            f"looked for work {heartbeat}{running}",
             f"         {counted(status.channels, 'channel')}, {status.served} served, "
             f"{status.failed} failed, {status.abandoned} abandoned, slept {counted(status.parks, 'time')}",
         ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ipc_server.abi import ErrorCode
 
 
@@ -23,6 +25,24 @@ class SidecamlError(Exception):
         """The sentence for people."""
         return str(self)
 
-    def __reduce__(self) -> tuple[type[SidecamlError], tuple[int, str]]:
+    def __reduce__(self) -> tuple[type[SidecamlError], tuple[object, ...]]:
         """Pickle as code and sentence."""
         return SidecamlError, (int(self.code), str(self))
+
+
+class OutputTooLarge(SidecamlError):
+    """An output had no room in its channel: how large the channel must be.
+
+    `dims` has the true dimensions of every dynamic output, `text_bytes` the most text that a string output
+    has, 0 where all of it had room.
+    """
+
+    def __init__(self, message: str, dims: Mapping[str, tuple[int, ...]], text_bytes: int) -> None:
+        """Keep what the worker says."""
+        super().__init__(ErrorCode.OUTPUT_TOO_LARGE, message)
+        self.dims = dict(dims)
+        self.text_bytes = text_bytes
+
+    def __reduce__(self) -> tuple[type[SidecamlError], tuple[object, ...]]:
+        """Pickle with what is needed."""
+        return OutputTooLarge, (str(self), self.dims, self.text_bytes)

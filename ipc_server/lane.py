@@ -49,6 +49,8 @@ class Lane:
             resets=core.resets,
             get_state=core.state,
             set_state=core.set_state,
+            set_needed=core.set_needed,
+            set_text_needed=core.set_text_needed,
         )
         try:
             self._runners[number] = self._engine.attach(channel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,9 @@ from ipc_server.suggest import hint
 
 # Keeps every product of an open's dims far from wrapping where C computes with 64 bits.
 LARGEST_DIM = 2**40
+# Room for text that a channel gets which does not say how much it needs.
+TEXT_BYTES_OF_ONE = 64
+LEAST_TEXT_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,13 @@ class TensorSpec:
     output: bool
     dynamic: bool
     max_dims: tuple[int, ...]
+    # Room for the text of a string tensor in one slot; 0 for every other type.
+    text_bytes: int = 0
+
+    @property
+    def for_layout(self) -> tuple[str, int, bool, bool, tuple[int, ...], int]:
+        """Give what `_core.Layout` takes of it."""
+        return self.name, int(self.dtype), self.output, self.dynamic, self.max_dims, self.text_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +112,10 @@ class Signature:
             "carried": [pair.describe() for pair in self.state],
         }
 
-    def bind(self, maxima: Mapping[str, int]) -> tuple[TensorSpec, ...]:
+    def bind(self, maxima: Mapping[str, int], text_bytes: int | None = None) -> tuple[TensorSpec, ...]:
         """Give every dynamic dimension its maximum: the channel's tensors, inputs first.
+
+        Each string tensor gets room for `text_bytes` of text, or what usually suffices.
 
         Raises BAD_DIMS for a dimension without maximum, a maximum without dimension, and an unusable number.
         """
@@ -122,7 +135,7 @@ class Signature:
             listed = ", ".join(shown(name) for name in missing)
             raise _bad_dims(f"dimension {listed} of the model is dynamic: give its maximum in `dims` at open")
         return tuple(
-            TensorSpec(tensor.name, tensor.dtype, output, tensor.dynamic, maximum_dims(tensor, maxima))
+            _spec(tensor, output, maximum_dims(tensor, maxima), text_bytes)
             for output, group in ((False, self.inputs), (True, self.outputs))
             for tensor in group
         )
@@ -199,6 +212,14 @@ def _is_dim(dim: object) -> bool:
     if isinstance(dim, str):
         return bool(dim)
     return isinstance(dim, int) and not isinstance(dim, bool) and 0 <= dim <= LARGEST_DIM
+
+
+def _spec(tensor: Tensor, output: bool, max_dims: tuple[int, ...], text_bytes: int | None) -> TensorSpec:
+    if tensor.dtype is not Dtype.STRING:
+        text_bytes = 0
+    elif text_bytes is None:
+        text_bytes = max(TEXT_BYTES_OF_ONE * math.prod(max_dims), LEAST_TEXT_BYTES)
+    return TensorSpec(tensor.name, tensor.dtype, output, tensor.dynamic, max_dims, text_bytes)
 
 
 def maximum_dims(tensor: Tensor, maxima: Mapping[str, int]) -> tuple[int, ...]:

@@ -114,7 +114,7 @@ class Worker:
             raise bad(f"channel {number} is attached already")
         specs = [_spec(tensor) for tensor in field(body, "tensors", list)]
         layout = _core.Layout(
-            [(spec.name, spec.dtype, spec.output, spec.dynamic, spec.max_dims) for spec in specs],
+            [spec.for_layout for spec in specs],
             count(body, "slots", MAX_SLOTS),
             count(body, "fingerprint"),
         )
@@ -158,6 +158,7 @@ def _spec(body: Mapping[str, Any]) -> TensorSpec:
         output=field(body, "output", bool),
         dynamic=field(body, "dynamic", bool),
         max_dims=_dims(field(body, "max_dims", list)),
+        text_bytes=count(body, "text_bytes"),
     )
 
 

@@ -19,19 +19,37 @@ Shape = Sequence[int | str]
 ONNX_TYPES = {
     "float32": TensorProto.FLOAT,
     "float64": TensorProto.DOUBLE,
-    "float16": TensorProto.FLOAT16,
-    "bfloat16": TensorProto.BFLOAT16,
-    "int8": TensorProto.INT8,
-    "int16": TensorProto.INT16,
-    "int32": TensorProto.INT32,
-    "int64": TensorProto.INT64,
-    "uint8": TensorProto.UINT8,
-    "uint16": TensorProto.UINT16,
-    "uint32": TensorProto.UINT32,
-    "uint64": TensorProto.UINT64,
-    "bool": TensorProto.BOOL,
-    "string": TensorProto.STRING,
+    **{
+        name: TensorProto.DataType.Value(name.upper())
+        for name in (
+            *(
+                "float16",
+                "bfloat16",
+                "int8",
+                "int16",
+                "int32",
+                "int64",
+                "uint8",
+                "uint16",
+                "uint32",
+                "uint64",
+            ),
+            *("bool", "complex64", "complex128", "string", "int4", "uint4", "int2", "uint2", "float4e2m1"),
+            *("float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz", "float8e8m0"),
+        )
+    },
 }
+# Of the types that are younger than OPSET.
+FIRST_OPSET = {
+    **{ONNX_TYPES[name]: 19 for name in ("float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz")},
+    **{ONNX_TYPES[name]: 21 for name in ("int4", "uint4")},
+    **{ONNX_TYPES[name]: 23 for name in ("float4e2m1",)},
+    **{ONNX_TYPES[name]: 24 for name in ("float8e8m0",)},
+    **{ONNX_TYPES[name]: 25 for name in ("int2", "uint2")},
+}
+# For these ONNX Runtime has no Identity.
+WITHOUT_IDENTITY = {"complex64", "complex128", "int4", "uint4", "float4e2m1", "int2", "uint2", "float8e8m0"}
+IDENTITY_TYPES = [name for name in ONNX_TYPES if name not in {*WITHOUT_IDENTITY, "string"}]
 
 
 def value(name: str, dtype: str, shape: Shape) -> onnx.ValueInfoProto:
@@ -49,7 +67,10 @@ def save(
     """Write a checked model of these nodes."""
     initializers = [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()]
     graph = helper.make_graph(list(nodes), path.stem, list(inputs), list(outputs), initializers)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    kinds = [tensor.type.tensor_type.elem_type for tensor in (*inputs, *outputs)]
+    opsets = [helper.make_opsetid("", max([OPSET, *(FIRST_OPSET.get(kind, OPSET) for kind in kinds)]))]
+    ir_version = max(helper.find_min_ir_version_for(opsets), IR_VERSION)
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
     return path

@@ -66,15 +66,19 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(model: Path | Settings, dims: Mapping[str, int] | None = None, slots: int = 1) -> Iterator[Served]:
+def served(
+    model: Path | Settings,
+    dims: Mapping[str, int] | None = None,
+    slots: int = 1,
+    text_bytes: int | None = None,
+) -> Iterator[Served]:
     """Load a model and open a channel on it; dynamic dimensions get the maxima `dims`.
 
     A path is an ONNX file's.
     """
     engine = engines.load(model if isinstance(model, Settings) else Settings("model", model, lane=LANE.get()))
-    tensors = engine.signature.bind(dims or {})
-    specs = [(spec.name, spec.dtype, spec.output, spec.dynamic, spec.max_dims) for spec in tensors]
-    layout = _core.Layout(specs, slots, FINGERPRINT)
+    tensors = engine.signature.bind(dims or {}, text_bytes)
+    layout = _core.Layout([spec.for_layout for spec in tensors], slots, FINGERPRINT)
     with contextlib.ExitStack() as stack:
         made = Descriptors(layout)
         stack.callback(made.close)

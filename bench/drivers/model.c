@@ -18,8 +18,8 @@ static int copy_name(const struct sidecaml_session_tensor *found, struct tensor 
 }
 
 static int measure(const struct sidecaml_session_tensor *found, struct tensor *out, struct sidecaml_failure *why) {
-    uint64_t element = sidecaml_dtype_bytes(found->dtype);
-    if (!element)
+    uint64_t dims[SIDECAML_MAX_RANK];
+    if (!sidecaml_dtype_bits(found->dtype))
         return fail(why, SIDECAML_E_INVALID, "tensor \"%s\" is a %s, which no channel carries", found->name,
                     found->type);
     if (found->rank > SIDECAML_MAX_RANK)
@@ -32,10 +32,10 @@ static int measure(const struct sidecaml_session_tensor *found, struct tensor *o
             return fail(why, SIDECAML_E_INVALID,
                         "tensor \"%s\": dimension %u is dynamic; the benchmark takes models of fixed dimensions",
                         found->name, i);
-        if (!checked_mul(out->elements, (uint64_t)found->dims[i], &out->elements))
-            return fail(why, SIDECAML_E_INVALID, "tensor \"%s\" is too large", found->name);
+        dims[i] = (uint64_t)found->dims[i];
+        out->elements *= dims[i]; /* what overflows has no bytes below */
     }
-    if (!checked_mul(out->elements, element, &out->bytes))
+    if (!sidecaml_tensor_bytes(found->dtype, dims, found->rank, &out->bytes))
         return fail(why, SIDECAML_E_INVALID, "tensor \"%s\" is too large", found->name);
     return 0;
 }

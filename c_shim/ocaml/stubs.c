@@ -224,8 +224,12 @@ static int open_channel(const struct request *request, sidecaml_channel **channe
                         struct sidecaml_failure *why) {
     int fd = sidecaml_control_connect(request->socket, request->client, request->timeout_ns, why);
     if (fd < 0) return fd;
-    int status = sidecaml_control_open(fd, request->model, request->slots, request->dims, request->dim_count,
-                                       request->policy, request->timeout_ns, channel, models, why);
+    const struct sidecaml_open what = {.model = request->model,
+                                       .slots = request->slots,
+                                       .dims = request->dims,
+                                       .dim_count = request->dim_count,
+                                       .policy = request->policy};
+    int status = sidecaml_control_open(fd, &what, request->timeout_ns, channel, models, why);
     if (status < 0) close(fd);
     return status;
 }

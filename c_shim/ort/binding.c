@@ -2,7 +2,6 @@
 #include <stdlib.h>
 
 #include "api.h"
-#include "checked.h"
 #include "deadline.h"
 #include "failure.h"
 
@@ -79,12 +78,10 @@ void sidecaml_binding_destroy(sidecaml_binding *binding) {
 /* --- Binding ----------------------------------------------------------------------------------------------------- */
 
 static bool tensor_bytes(uint32_t dtype, const uint64_t *dims, uint32_t rank, int64_t *shape, uint64_t *bytes) {
-    *bytes = sidecaml_dtype_bytes(dtype);
-    for (uint32_t i = 0; i < rank; i++) {
-        if (dims[i] > INT64_MAX || !checked_mul(*bytes, dims[i], bytes)) return false;
-        shape[i] = (int64_t)dims[i];
-    }
-    return *bytes <= INT64_MAX;
+    if (!sidecaml_tensor_bytes(dtype, dims, rank, bytes)) return false;
+    for (uint32_t i = 0; i < rank; i++)
+        shape[i] = (int64_t)dims[i]; /* none is beyond 2^62 then */
+    return true;
 }
 
 /* The caller's memory as a value of ONNX Runtime's. */
@@ -172,15 +169,15 @@ static int read_dims(const OrtTensorTypeAndShapeInfo *info, struct sidecaml_outp
     int status = ort_check(ort_api->GetDimensionsCount(info, &rank), why);
     if (status == 0) status = ort_check(ort_api->GetTensorElementType(info, &element), why);
     if (status < 0) return status;
-    output->bytes = sidecaml_dtype_bytes(dtype_of_onnx(element));
-    if (!output->bytes) return fail(why, SIDECAML_E_ENGINE, "an output has an element type that no channel carries");
+    uint32_t dtype = dtype_of_onnx(element);
+    if (!dtype) return fail(why, SIDECAML_E_ENGINE, "an output has an element type that no channel carries");
     output->rank = (uint32_t)rank;
     int64_t *dims = calloc(rank + 1, sizeof dims[0]);
     if (!dims) return no_memory(why);
     output->dims = (uint64_t *)dims;
     status = ort_check(ort_api->GetDimensions(info, dims, rank), why);
-    for (size_t i = 0; status == 0 && i < rank; i++)
-        output->bytes *= (uint64_t)dims[i]; /* of a tensor that exists: no overflow */
+    if (status == 0 && !sidecaml_tensor_bytes(dtype, output->dims, output->rank, &output->bytes))
+        return fail(why, SIDECAML_E_ENGINE, "an output is larger than any memory");
     return status;
 }
 

@@ -2,7 +2,6 @@
 #include <stdlib.h>
 
 #include "api.h"
-#include "checked.h"
 #include "failure.h"
 
 static int no_memory(struct sidecaml_failure *why) {
@@ -13,11 +12,10 @@ static int no_memory(struct sidecaml_failure *why) {
 static int bind_zeros(sidecaml_binding *binding, const struct sidecaml_session_tensor *input, void **zeros,
                       struct sidecaml_failure *why) {
     uint64_t dims[SIDECAML_MAX_RANK];
-    uint64_t bytes = sidecaml_dtype_bytes(input->dtype);
-    for (uint32_t i = 0; i < input->rank; i++) {
+    uint64_t bytes;
+    for (uint32_t i = 0; i < input->rank; i++)
         dims[i] = input->dims[i] < 0 ? 1 : (uint64_t)input->dims[i];
-        if (!checked_mul(bytes, dims[i], &bytes)) return no_memory(why);
-    }
+    if (!sidecaml_tensor_bytes(input->dtype, dims, input->rank, &bytes)) return no_memory(why);
     *zeros = calloc(1, bytes ? bytes : 1);
     if (!*zeros) return no_memory(why);
     return sidecaml_binding_input(binding, input->name, input->dtype, dims, input->rank, *zeros, why);

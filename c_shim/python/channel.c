@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core.h"
+#include "word.h"
 
 /* So long a wait spins with the interpreter lock held, because giving it up and getting it back may take longer. */
 #define HELD_SPIN_NS 20000u
@@ -85,10 +86,6 @@ static PyObject *raise_request_failure(const struct channel_object *self, int st
     char text[SIDECAML_MESSAGE_BYTES + 1];
     size_t length = sidecaml_channel_message(self->channel, slot, text, sizeof text);
     return raise_code(self->state, status, length ? text : NULL);
-}
-
-static bool is_request_failure(int status) {
-    return status <= -SIDECAML_E_WORKER_CRASHED && status >= -SIDECAML_E_OUTPUT_TOO_LARGE;
 }
 
 /* The exception of a result below 0 that concerns a slot's request. */
@@ -223,6 +220,30 @@ static PyObject *channel_get_dims(PyObject *object, PyObject *const *args, Py_ss
     if (!self) return NULL;
     int rank = sidecaml_channel_get_dims(self->channel, slot, tensor, dims);
     return rank < 0 ? raise_code(self->state, rank, NULL) : tuple_of_dims(dims, (uint32_t)rank);
+}
+
+static PyObject *raise_no_need(const struct channel_object *self, uint32_t slot) {
+    return raise_invalid(self->state, "slot %u holds no request that failed with OUTPUT_TOO_LARGE", slot);
+}
+
+static PyObject *channel_needed(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    uint64_t dims[SIDECAML_MAX_RANK];
+    uint32_t slot, tensor;
+    if (!place_args("needed", args, count, 2, &slot, &tensor)) return NULL;
+    struct channel_object *self = usable_place(object, slot, tensor);
+    if (!self) return NULL;
+    int rank = sidecaml_channel_needed(self->channel, slot, tensor, dims);
+    return rank < 0 ? raise_no_need(self, slot) : tuple_of_dims(dims, (uint32_t)rank);
+}
+
+static PyObject *channel_text_needed(PyObject *object, PyObject *arg) {
+    uint64_t bytes;
+    uint32_t slot;
+    if (!u32_of(arg, &slot)) return NULL;
+    struct channel_object *self = usable_channel(object);
+    if (!self) return NULL;
+    if (sidecaml_channel_text_needed(self->channel, slot, &bytes) < 0) return raise_no_need(self, slot);
+    return PyLong_FromUnsignedLongLong(bytes);
 }
 
 static PyObject *raise_set_dims(const struct channel_object *self, int status, uint32_t slot, uint32_t tensor) {
@@ -382,6 +403,11 @@ static PyMethodDef channel_methods[] = {
      PyDoc_STR("get_dims(slot, tensor, /)\n--\n\nDimensions of an input as set, or of an output as answered.")},
     {"set_dims", FAST(channel_set_dims), METH_FASTCALL,
      PyDoc_STR("set_dims(slot, tensor, dims, /)\n--\n\nDimensions of an input for the requests to come in `slot`.")},
+    {"needed", FAST(channel_needed), METH_FASTCALL,
+     PyDoc_STR("needed(slot, tensor, /)\n--\n\nDimensions of a tensor in a request that failed with "
+               "OUTPUT_TOO_LARGE.")},
+    {"text_needed", channel_text_needed, METH_O,
+     PyDoc_STR("text_needed(slot, /)\n--\n\nThe most text that one of such a request's outputs has.")},
     {"arm", channel_arm, METH_O,
      PyDoc_STR("arm(slot, /)\n--\n\nAnnounce a sleep on answer_fd; True when it must not be slept.")},
     {"disarm", channel_disarm, METH_NOARGS, PyDoc_STR("disarm()\n--\n\nAfter waking; then poll.")},

@@ -12,17 +12,19 @@ struct layout_object {
 
 /* `name` is borrowed: it lives as long as the tuple it came from. */
 static bool read_spec(const struct core_state *state, PyObject *item, struct sidecaml_tensor_spec *out) {
-    PyObject *dtype, *dims;
+    PyObject *dtype, *dims, *text_bytes = NULL;
     int output, dynamic;
     Py_ssize_t length;
     if (!PyTuple_Check(item)) {
-        PyErr_SetString(PyExc_TypeError, "a tensor is a tuple (name, dtype, output, dynamic, max_dims)");
+        PyErr_SetString(PyExc_TypeError, "a tensor is a tuple (name, dtype, output, dynamic, max_dims[, text_bytes])");
         return false;
     }
-    if (!PyArg_ParseTuple(item, "s#OppO:Layout", &out->name, &length, &dtype, &output, &dynamic, &dims)) return false;
+    if (!PyArg_ParseTuple(item, "s#OppO|O:Layout", &out->name, &length, &dtype, &output, &dynamic, &dims, &text_bytes))
+        return false;
     out->output = output;
     out->dynamic = dynamic;
-    return u32_of(dtype, &out->dtype) && dims_of(state, dims, out->max_dims, &out->rank);
+    return u32_of(dtype, &out->dtype) && dims_of(state, dims, out->max_dims, &out->rank) &&
+           (!text_bytes || u64_of(text_bytes, &out->text_bytes));
 }
 
 static bool compute(const struct core_state *state, PyObject *tensors, uint32_t slots, uint64_t fingerprint,
@@ -122,10 +124,10 @@ static PyObject *tuple_of_tensor(const struct sidecaml_tensor_descriptor *tensor
     PyObject *result = NULL;
     if (name && dims)
         result =
-            Py_BuildValue("OIOOOKKK", name, tensor->dtype, tensor->flags & SIDECAML_TENSOR_OUTPUT ? Py_True : Py_False,
+            Py_BuildValue("OIOOOKKKK", name, tensor->dtype, tensor->flags & SIDECAML_TENSOR_OUTPUT ? Py_True : Py_False,
                           tensor->flags & SIDECAML_TENSOR_DYNAMIC ? Py_True : Py_False, dims,
                           (unsigned long long)tensor->array_offset, (unsigned long long)tensor->slot_stride,
-                          (unsigned long long)tensor->max_bytes);
+                          (unsigned long long)tensor->max_bytes, (unsigned long long)tensor->text_bytes);
     Py_XDECREF(name);
     Py_XDECREF(dims);
     return result;
@@ -146,7 +148,8 @@ static PyGetSetDef layout_getset[] = {
     {"slots", get_slots, NULL, PyDoc_STR("Number of slots."), NULL},
     {"fingerprint", get_fingerprint, NULL, PyDoc_STR("Of the signature."), NULL},
     {"tensors", get_tensors, NULL,
-     PyDoc_STR("(name, dtype, output, dynamic, max_dims, array_offset, slot_stride, max_bytes) of each, inputs first."),
+     PyDoc_STR("(name, dtype, output, dynamic, max_dims, array_offset, slot_stride, max_bytes, text_bytes) of each, "
+               "inputs first."),
      NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -160,7 +163,7 @@ static PyMethodDef layout_methods[] = {
 static PyType_Slot layout_slots[] = {
     {Py_tp_doc,
      PyDoc_STR("Layout(tensors, slots, fingerprint)\n--\n\nWhere everything lies in a segment. `tensors` are "
-               "(name, dtype, output, dynamic, max_dims), inputs first.")},
+               "(name, dtype, output, dynamic, max_dims[, text_bytes]), inputs first.")},
     {Py_tp_new, layout_create},
     {Py_tp_dealloc, free_object},
     {Py_tp_getset, layout_getset},

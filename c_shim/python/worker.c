@@ -464,6 +464,28 @@ static PyObject *worker_set_dims(PyObject *object, PyObject *const *args, Py_ssi
     Py_RETURN_NONE;
 }
 
+static PyObject *worker_set_needed(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    uint64_t dims[SIDECAML_MAX_RANK];
+    uint32_t tensor, rank;
+    if (!check_count("set_needed", count, 2, 2) || !u32_of(args[0], &tensor) ||
+        !dims_of(state_of(object), args[1], dims, &rank))
+        return NULL;
+    struct worker_object *self = running_worker(object);
+    if (!self) return NULL;
+    int status = sidecaml_worker_set_needed(self->worker, &self->request, tensor, dims, rank);
+    if (status < 0) return raise_dims(self, status, tensor);
+    Py_RETURN_NONE;
+}
+
+static PyObject *worker_set_text_needed(PyObject *object, PyObject *arg) {
+    uint64_t bytes;
+    if (!u64_of(arg, &bytes)) return NULL;
+    struct worker_object *self = running_worker(object);
+    if (!self) return NULL;
+    sidecaml_worker_set_text_needed(self->worker, &self->request, bytes);
+    Py_RETURN_NONE;
+}
+
 /* --- State ---------------------------------------------------------------------------------------------------------
  */
 
@@ -511,6 +533,10 @@ static PyMethodDef worker_methods[] = {
      PyDoc_STR("get_dims(tensor, /)\n--\n\nThe dimensions of the request's input.")},
     {"set_dims", FAST(worker_set_dims), METH_FASTCALL,
      PyDoc_STR("set_dims(tensor, dims, /)\n--\n\nThe dimensions of an output, before complete.")},
+    {"set_needed", FAST(worker_set_needed), METH_FASTCALL,
+     PyDoc_STR("set_needed(tensor, dims, /)\n--\n\nThe true dimensions of a dynamic output, before OUTPUT_TOO_LARGE.")},
+    {"set_text_needed", worker_set_text_needed, METH_O,
+     PyDoc_STR("set_text_needed(bytes, /)\n--\n\nThe most text that an output has, before OUTPUT_TOO_LARGE.")},
 #ifdef SIDECAML_NATIVE
     {"bind", FAST(worker_bind), METH_FASTCALL,
      PyDoc_STR(

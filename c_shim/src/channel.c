@@ -178,6 +178,23 @@ int sidecaml_channel_get_dims(const sidecaml_channel *channel, uint32_t slot, ui
     return rank == -SIDECAML_E_BAD_DIMS ? -SIDECAML_E_CORRUPT : rank;
 }
 
+/* Whether a slot holds an answer that says how large its outputs would have been. */
+static bool says_needed(const sidecaml_channel *channel, uint32_t slot) {
+    return ring_poll(&channel->ring, slot) == -SIDECAML_E_OUTPUT_TOO_LARGE;
+}
+
+int sidecaml_channel_needed(const sidecaml_channel *channel, uint32_t slot, uint32_t tensor,
+                            uint64_t dims[SIDECAML_MAX_RANK]) {
+    if (!says_needed(channel, slot)) return -SIDECAML_E_INVALID;
+    return dims_read_needed(channel->segment.base, &channel->layout, slot, tensor, dims);
+}
+
+int sidecaml_channel_text_needed(const sidecaml_channel *channel, uint32_t slot, uint64_t *bytes) {
+    if (!says_needed(channel, slot)) return -SIDECAML_E_INVALID;
+    *bytes = read_once(channel->ring.slots[slot].text_needed);
+    return 0;
+}
+
 /* Lines that the caller's own work may have pushed out of this core's caches: fetched together, not one after the
  * other. */
 static void prefetch(const sidecaml_channel *channel) {

@@ -461,30 +461,37 @@ static int attach_opened(struct reply *reply, int control_fd, enum sidecaml_poli
     return 0;
 }
 
-int sidecaml_control_open(int control_fd, const char *model, uint32_t slots, const struct sidecaml_dim_binding *dims,
-                          uint32_t dim_count, enum sidecaml_policy policy, uint64_t timeout_ns, sidecaml_channel **out,
+static void pack_open(msgpack_packer *packer, const struct sidecaml_open *what) {
+    pack_request(packer, 2, "open", what->text_bytes ? 4 : 3);
+    pack_text(packer, "model");
+    pack_text(packer, what->model);
+    pack_text(packer, "slots");
+    msgpack_pack_uint64(packer, what->slots);
+    pack_text(packer, "dims");
+    msgpack_pack_map(packer, what->dim_count);
+    for (uint32_t i = 0; i < what->dim_count; i++) {
+        pack_text(packer, what->dims[i].name);
+        msgpack_pack_uint64(packer, what->dims[i].max);
+    }
+    if (what->text_bytes) {
+        pack_text(packer, "text_bytes");
+        msgpack_pack_uint64(packer, what->text_bytes);
+    }
+}
+
+int sidecaml_control_open(int control_fd, const struct sidecaml_open *what, uint64_t timeout_ns, sidecaml_channel **out,
                           struct sidecaml_models *out_models, struct sidecaml_failure *why) {
     msgpack_sbuffer packed;
     msgpack_packer packer;
     msgpack_sbuffer_init(&packed);
     msgpack_packer_init(&packer, &packed, msgpack_sbuffer_write);
-    pack_request(&packer, 2, "open", 3);
-    pack_text(&packer, "model");
-    pack_text(&packer, model);
-    pack_text(&packer, "slots");
-    msgpack_pack_uint64(&packer, slots);
-    pack_text(&packer, "dims");
-    msgpack_pack_map(&packer, dim_count);
-    for (uint32_t i = 0; i < dim_count; i++) {
-        pack_text(&packer, dims[i].name);
-        msgpack_pack_uint64(&packer, dims[i].max);
-    }
+    pack_open(&packer, what);
     struct reply *reply;
     *out_models = (struct sidecaml_models){0};
     int status = call(control_fd, 2, &packed, deadline_of(timeout_ns), &reply, why);
     msgpack_sbuffer_destroy(&packed);
     if (status < 0) return status;
-    status = attach_opened(reply, control_fd, policy, out, out_models, why);
+    status = attach_opened(reply, control_fd, what->policy, out, out_models, why);
     if (status < 0) sidecaml_models_free(out_models);
     free_reply(reply);
     return status;

@@ -7,23 +7,22 @@
 #include "word.h"
 
 /* Beyond this nothing is a size any more; it keeps every later sum inside 64 bits. */
-#define LARGEST ((uint64_t)1 << 62)
+#define LARGEST SIDECAML_LARGEST_BYTES
 
-static int tensor_bytes(const char *name, uint32_t dtype, uint32_t rank, const uint64_t *dims, uint64_t *out,
-                        struct sidecaml_failure *why) {
-    uint64_t bytes = sidecaml_dtype_bytes(dtype);
-    if (bytes == 0) return fail(why, SIDECAML_E_INVALID, "tensor \"%s\": no element type has the code %u", name, dtype);
-    if (rank > SIDECAML_MAX_RANK)
-        return fail(why, SIDECAML_E_INVALID, "tensor \"%s\" has %u dimensions; at most %d are possible", name, rank,
-                    SIDECAML_MAX_RANK);
-    bool empty = false;
-    for (uint32_t i = 0; i < rank; i++) {
-        /* Each alone is bounded too: a 0 elsewhere must not hide an absurd one. */
-        if (dims[i] > LARGEST || !checked_mul(bytes, dims[i] ? dims[i] : 1, &bytes) || bytes > LARGEST)
-            return fail(why, SIDECAML_E_NO_SPACE, "tensor \"%s\" would be larger than 2^62 bytes", name);
-        empty |= dims[i] == 0;
-    }
-    *out = empty ? 0 : bytes;
+/* Of one slot: the tensor, and its text where it is of strings. */
+static int slot_bytes(const char *name, const struct sidecaml_tensor_descriptor *tensor, uint64_t *out,
+                      struct sidecaml_failure *why) {
+    if (!sidecaml_dtype_name(tensor->dtype))
+        return fail(why, SIDECAML_E_INVALID, "tensor \"%s\": no element type has the code %u", name, tensor->dtype);
+    if (tensor->rank > SIDECAML_MAX_RANK)
+        return fail(why, SIDECAML_E_INVALID, "tensor \"%s\" has %u dimensions; at most %d are possible", name,
+                    tensor->rank, SIDECAML_MAX_RANK);
+    if (tensor->text_bytes && tensor->dtype != SIDECAML_STRING)
+        return fail(why, SIDECAML_E_INVALID, "tensor \"%s\" is of %s and has room for text: only strings have", name,
+                    sidecaml_dtype_name(tensor->dtype));
+    if (!sidecaml_tensor_bytes(tensor->dtype, tensor->max_dims, tensor->rank, out) ||
+        !checked_add(*out, tensor->text_bytes, out) || *out > LARGEST)
+        return fail(why, SIDECAML_E_NO_SPACE, "tensor \"%s\" would be larger than 2^62 bytes", name);
     return 0;
 }
 
@@ -35,12 +34,13 @@ static bool stride_of(uint64_t max_bytes, uint64_t *out) {
 static int describe_tensor(const struct sidecaml_tensor_spec *spec, struct sidecaml_tensor_descriptor *out,
                            struct sidecaml_failure *why) {
     memset(out, 0, sizeof *out);
-    int status = tensor_bytes(spec->name, spec->dtype, spec->rank, spec->max_dims, &out->max_bytes, why);
-    if (status < 0) return status;
     out->dtype = spec->dtype;
     out->rank = spec->rank;
     out->flags = (spec->output ? SIDECAML_TENSOR_OUTPUT : 0) | (spec->dynamic ? SIDECAML_TENSOR_DYNAMIC : 0);
-    memcpy(out->max_dims, spec->max_dims, spec->rank * sizeof spec->max_dims[0]);
+    out->text_bytes = spec->text_bytes;
+    if (spec->rank <= SIDECAML_MAX_RANK) memcpy(out->max_dims, spec->max_dims, spec->rank * sizeof spec->max_dims[0]);
+    int status = slot_bytes(spec->name, out, &out->max_bytes, why);
+    if (status < 0) return status;
     memcpy(out->name, spec->name, strnlen(spec->name, SIDECAML_NAME_BYTES));
     if (!stride_of(out->max_bytes, &out->slot_stride))
         return fail(why, SIDECAML_E_NO_SPACE, "tensor \"%s\" is too large", spec->name);
@@ -139,11 +139,12 @@ static int check_tensor(const struct sidecaml_layout *layout, uint32_t index, st
     uint64_t bytes, stride, array;
     char name[32];
     __builtin_snprintf(name, sizeof name, "#%u", index);
-    int status = tensor_bytes(name, tensor->dtype, tensor->rank, tensor->max_dims, &bytes, NULL);
+    int status = slot_bytes(name, tensor, &bytes, NULL);
     if (status < 0 || bytes != tensor->max_bytes ||
         !all_zero(&tensor->max_dims[tensor->rank], (SIDECAML_MAX_RANK - tensor->rank) * sizeof tensor->max_dims[0]))
-        return fail(why, SIDECAML_E_CORRUPT, "tensor descriptor %u: type, dimensions and max_bytes %llu disagree",
-                    index, (unsigned long long)tensor->max_bytes);
+        return fail(why, SIDECAML_E_CORRUPT,
+                    "tensor descriptor %u: type, dimensions, text_bytes and max_bytes %llu disagree", index,
+                    (unsigned long long)tensor->max_bytes);
     if (tensor->flags & ~(SIDECAML_TENSOR_OUTPUT | SIDECAML_TENSOR_DYNAMIC) || tensor->reserved0)
         return fail(why, SIDECAML_E_CORRUPT, "tensor descriptor %u: flags 0x%x, reserved 0x%x", index, tensor->flags,
                     tensor->reserved0);

@@ -63,3 +63,22 @@ int dims_write(uint8_t *base, const struct sidecaml_layout *layout, uint32_t slo
     if (dynamic && rank) memcpy(dims_at(base, layout, slot, tensor), dims, rank * sizeof dims[0]);
     return 0;
 }
+
+int dims_read_needed(uint8_t *base, const struct sidecaml_layout *layout, uint32_t slot, uint32_t tensor,
+                     uint64_t *out) {
+    if (slot >= layout->slot_count || tensor >= tensor_count_of(layout)) return -SIDECAML_E_INVALID;
+    const struct sidecaml_tensor_descriptor *descriptor = &layout->tensor[tensor];
+    memcpy(out, descriptor->max_dims, sizeof descriptor->max_dims);
+    if (descriptor->flags & SIDECAML_TENSOR_DYNAMIC)
+        memcpy(out, dims_at(base, layout, slot, tensor), descriptor->rank * sizeof out[0]);
+    return (int)descriptor->rank;
+}
+
+int dims_write_needed(uint8_t *base, const struct sidecaml_layout *layout, uint32_t slot, uint32_t tensor,
+                      const uint64_t *dims, uint32_t rank) {
+    if (slot >= layout->slot_count || tensor >= tensor_count_of(layout)) return -SIDECAML_E_INVALID;
+    const struct sidecaml_tensor_descriptor *descriptor = &layout->tensor[tensor];
+    if (rank != descriptor->rank || !(descriptor->flags & SIDECAML_TENSOR_DYNAMIC)) return -SIDECAML_E_INVALID;
+    if (rank) memcpy(dims_at(base, layout, slot, tensor), dims, rank * sizeof dims[0]);
+    return 0;
+}

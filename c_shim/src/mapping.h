@@ -38,4 +38,10 @@ int dims_read(uint8_t *base, const struct sidecaml_layout *layout, uint32_t slot
 int dims_write(uint8_t *base, const struct sidecaml_layout *layout, uint32_t slot, uint32_t tensor,
                const uint64_t *dims, uint32_t rank);
 
+/* The same two of a request that failed with OUTPUT_TOO_LARGE: dims beyond the maximum are said. */
+int dims_read_needed(uint8_t *base, const struct sidecaml_layout *layout, uint32_t slot, uint32_t tensor,
+                     uint64_t *out);
+int dims_write_needed(uint8_t *base, const struct sidecaml_layout *layout, uint32_t slot, uint32_t tensor,
+                      const uint64_t *dims, uint32_t rank);
+
 #endif

@@ -84,7 +84,7 @@ static uint32_t dtype_of_element(const char *name, size_t length) {
     if (length == 5 && memcmp(name, "float", 5) == 0) return SIDECAML_FLOAT32;
     if (length == 6 && memcmp(name, "double", 6) == 0) return SIDECAML_FLOAT64;
     uint32_t dtype = sidecaml_dtype_of_name(name, length);
-    return dtype == SIDECAML_FLOAT32 || dtype == SIDECAML_FLOAT64 ? 0 : dtype;
+    return dtype == SIDECAML_FLOAT32 || dtype == SIDECAML_FLOAT64 || dtype == SIDECAML_STRING ? 0 : dtype;
 }
 
 void sidecaml_session_tensor_clear(struct sidecaml_session_tensor *tensor) {
@@ -131,7 +131,7 @@ static int check_type(const struct sidecaml_session_tensor *tensor, const char *
     if (!tensor->dtype) {
         text_add(&text, " is a %s: a channel carries tensors of ", tensor->type);
         const char *between = "";
-#define ADD_DTYPE(NAME, name, code, bytes)                                                                             \
+#define ADD_DTYPE(NAME, name, code, bits)                                                                              \
     text_add(&text, "%s%s", between, #name);                                                                           \
     between = ", ";
         SIDECAML_DTYPES(ADD_DTYPE)
@@ -145,8 +145,7 @@ static int check_type(const struct sidecaml_session_tensor *tensor, const char *
 }
 
 static int check_size(const struct sidecaml_session_tensor *tensor, const char *kind, struct sidecaml_failure *why) {
-    uint64_t dims[SIDECAML_MAX_RANK], bytes = sidecaml_dtype_bytes(tensor->dtype);
-    bool countable = true;
+    uint64_t dims[SIDECAML_MAX_RANK], bytes;
     char buffer[SIDECAML_FAILURE_BYTES];
     struct text text = text_in(buffer, sizeof buffer);
     text_add(&text, "%s ", kind);
@@ -157,9 +156,9 @@ static int check_size(const struct sidecaml_session_tensor *tensor, const char *
         if (tensor->dims[i] > SIDECAML_LARGEST_DIM)
             return fail(why, SIDECAML_E_UNSUPPORTED, "%s: a dimension is at most 2^40", buffer);
         dims[i] = tensor->dims[i] > 0 ? (uint64_t)tensor->dims[i] : 1;
-        countable = countable && checked_mul(bytes, dims[i], &bytes) && bytes <= (uint64_t)1 << 62;
     }
-    if (!countable) return fail(why, SIDECAML_E_UNSUPPORTED, "%s: a tensor has at most 2^62 bytes", buffer);
+    if (!sidecaml_tensor_bytes(tensor->dtype, dims, tensor->rank, &bytes))
+        return fail(why, SIDECAML_E_UNSUPPORTED, "%s: a tensor has at most 2^62 bytes", buffer);
     return 0;
 }
 
@@ -326,10 +325,8 @@ static bool is_within(const uint64_t *dims, const uint64_t *max_dims, uint32_t r
 }
 
 static uint64_t bytes_of(const struct sidecaml_session_tensor *output, const uint64_t *dims) {
-    uint64_t bytes = sidecaml_dtype_bytes(output->dtype);
-    for (uint32_t i = 0; i < output->rank; i++)
-        if (!checked_mul(bytes, dims[i], &bytes)) return UINT64_MAX;
-    return bytes;
+    uint64_t bytes;
+    return sidecaml_tensor_bytes(output->dtype, dims, output->rank, &bytes) ? bytes : UINT64_MAX;
 }
 
 int sidecaml_model_check_output(const struct sidecaml_session_tensor *output, const uint64_t *dims, uint32_t rank,

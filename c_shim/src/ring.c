@@ -33,8 +33,7 @@ int ring_submit(struct ring_client *ring, uint64_t deadline_ns, uint64_t submitt
 static int failure_of(const struct sidecaml_slot *slot) {
     int32_t status = read_once(slot->status);
     /* Only what a request can fail with: the library's own results (TIMEOUT, BUSY...) must not come from the peer. */
-    bool known = status <= -SIDECAML_E_WORKER_CRASHED && status >= -SIDECAML_E_OUTPUT_TOO_LARGE;
-    return known ? status : -SIDECAML_E_ENGINE;
+    return is_request_failure(status) ? status : -SIDECAML_E_ENGINE;
 }
 
 static int result_of(const struct ring_client *ring, uint32_t slot, uint64_t word) {

@@ -219,6 +219,10 @@ static bool take_from(sidecaml_worker *worker, uint32_t index, struct sidecaml_r
     taken->seen_ns = out->stamps ? read_clock(worker) : 0;
     /* Of this tick, for whoever looks from outside how long a request has been running. */
     taken->started_ns = worker->last_ns;
+    taken->text_needed = 0;
+    /* Relaxed, here and at the end of the run: a clock for who watches that no run takes too long. It orders nothing,
+     * and who sees it late or not at all looks again; only the supervisor acts on it, after seconds. */
+    store64(&worker->status->running_ns, worker->last_ns, relaxed);
     return true;
 }
 
@@ -378,6 +382,7 @@ int sidecaml_worker_complete(sidecaml_worker *worker, const struct sidecaml_requ
     if (request->stamps) slot->finished_ns = read_clock(worker);
     slot->status = status;
     if (status) write_message(slot, message);
+    store64(&worker->status->running_ns, 0, relaxed);
     if (ring_complete(&channel->ring, request->slot, request->ticket,
                       status ? SIDECAML_STATE_FAILED : SIDECAML_STATE_DONE)) {
         count64(&worker->status->abandoned);
@@ -411,6 +416,20 @@ int sidecaml_worker_set_dims(sidecaml_worker *worker, const struct sidecaml_requ
     if (!channel) return -SIDECAML_E_INVALID;
     int status = dims_write(channel->segment.base, &channel->layout, request->slot, tensor, dims, rank);
     return status == -SIDECAML_E_BAD_DIMS ? -SIDECAML_E_OUTPUT_TOO_LARGE : status;
+}
+
+int sidecaml_worker_set_needed(sidecaml_worker *worker, const struct sidecaml_request *request, uint32_t tensor,
+                               const uint64_t *dims, uint32_t rank) {
+    const struct served_channel *channel = channel_of(worker, request->channel);
+    if (!channel) return -SIDECAML_E_INVALID;
+    return dims_write_needed(channel->segment.base, &channel->layout, request->slot, tensor, dims, rank);
+}
+
+int sidecaml_worker_set_text_needed(sidecaml_worker *worker, const struct sidecaml_request *request, uint64_t bytes) {
+    struct served_channel *channel = channel_of(worker, request->channel);
+    if (!channel || request->slot >= channel->ring.count) return -SIDECAML_E_INVALID;
+    channel->ring.slots[request->slot].text_needed = bytes;
+    return 0;
 }
 
 /* --- The native lane --------------------------------------------------------------------------------------------- */

@@ -87,6 +87,7 @@ static void write_tensor(FILE *file, const struct sidecaml_tensor_descriptor *te
     write_text(file, "name_hex", tensor->name, strnlen((const char *)tensor->name, sizeof tensor->name));
     fputs(", ", file);
     write_numbers(file, "max_dims", tensor->max_dims, tensor->rank);
+    fprintf(file, ", \"text_bytes\": %" PRIu64, tensor->text_bytes);
     fprintf(file, ", \"max_bytes\": %" PRIu64 ", \"array_offset\": %" PRIu64 ", \"slot_stride\": %" PRIu64 "}",
             tensor->max_bytes, tensor->array_offset, tensor->slot_stride);
 }
@@ -108,6 +109,8 @@ static void write_slot(FILE *file, const struct sidecaml_slot *slot) {
             slot->deadline_ns, slot->submitted_ns, slot->seen_ns);
     fprintf(file, "\"started_ns\": %" PRIu64 ", \"finished_ns\": %" PRIu64 ", \"status\": %d, \"all_stamps\": %s, ",
             slot->started_ns, slot->finished_ns, slot->status, slot->flags & SIDECAML_SLOT_STAMPS ? "true" : "false");
+    fprintf(file, "\"reset\": %s, \"text_needed\": %" PRIu64 ", ", slot->flags & SIDECAML_SLOT_RESET ? "true" : "false",
+            slot->text_needed);
     write_text(file, "message_hex", slot->message, slot->message_bytes);
 }
 
@@ -201,21 +204,30 @@ static void write_nothing(void) {
 /* Every element type, every rank up to the largest, a dimension of 0, and a name too long for its place. */
 static void write_every_type(void) {
     static const uint32_t types[] = {
-#define CODE(NAME, text, code, bytes) code,
+#define CODE(NAME, text, code, bits) code,
         SIDECAML_DTYPES(CODE)
 #undef CODE
     };
-    struct sidecaml_tensor_spec specs[SIDECAML_MAX_RANK + 1] = {{0}};
-    uint32_t count = sizeof specs / sizeof specs[0], type_count = sizeof types / sizeof types[0];
+    enum { type_count = sizeof types / sizeof types[0], count = type_count + 4 };
+    struct sidecaml_tensor_spec specs[count] = {{0}};
     for (uint32_t i = 0; i < count; i++) {
         uint32_t dtype = i < type_count ? types[i] : SIDECAML_INT16;
-        specs[i] = (struct sidecaml_tensor_spec){
-            .name = sidecaml_dtype_name(dtype), .dtype = dtype, .rank = i, .output = i >= type_count};
+        specs[i] = (struct sidecaml_tensor_spec){.name = sidecaml_dtype_name(dtype),
+                                                 .dtype = dtype,
+                                                 .rank = i % (SIDECAML_MAX_RANK + 1),
+                                                 .output = i >= type_count};
     }
     for (uint32_t i = 0; i < count; i++)
         for (uint32_t d = 0; d < specs[i].rank; d++)
             specs[i].max_dims[d] = d < 3 ? d + 2 : 1;
     specs[5].max_dims[2] = 0;
+    /* Packed types whose last byte is not full. */
+    specs[SIDECAML_INT4 - 1].max_dims[0] = 5;
+    for (uint32_t d = 0; d < 3; d++)
+        specs[SIDECAML_INT2 - 1].max_dims[d] = specs[SIDECAML_UINT2 - 1].max_dims[d] = d ? 1 : 5;
+    specs[SIDECAML_STRING - 1].text_bytes = 100;
+    specs[count - 1].dtype = SIDECAML_STRING;
+    specs[count - 1].max_dims[2] = 0;
     specs[7].name = "ein Name, der für seinen Platz zu lang ist und mitten in einem Zeichen abgeschnitten: äöüäöüäöü";
     specs[8].dynamic = true;
     specs[16].dynamic = true;
@@ -291,9 +303,9 @@ static void write_states(void) {
     fprintf(file,
             "{\"abi_version\": %u, \"pid\": %u, \"started_ns\": %" PRIu64 ", \"parked\": true, \"core\": null,\n"
             " \"heartbeat_ns\": %" PRIu64 ", \"served\": %" PRIu64 ", \"failed\": %" PRIu64 ", \"abandoned\": %" PRIu64
-            ", \"parks\": %" PRIu64 ", \"channels\": %" PRIu64 "}\n",
+            ", \"parks\": %" PRIu64 ", \"channels\": %" PRIu64 ", \"running_ns\": %" PRIu64 "}\n",
             status->abi_version, status->pid, status->started_ns, status->heartbeat_ns, status->served, status->failed,
-            status->abandoned, status->parks, status->channels);
+            status->abandoned, status->parks, status->channels, status->running_ns);
     finish(file);
     munmap(base, layout.segment_bytes);
     munmap(status, sizeof *status);

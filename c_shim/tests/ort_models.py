@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import models
-from models import ONNX_TYPES, value
+from models import value
 from onnx import TensorProto, helper
 
 
@@ -18,8 +18,8 @@ def unchecked(path: Path, nodes: list, inputs: list, outputs: list) -> None:
 
 
 def all_types(path: Path) -> None:
-    """Every element type that a channel carries passes through."""
-    names = [name for name in ONNX_TYPES if name != "string"]
+    """Every element type that ONNX Runtime passes through as it is."""
+    names = models.IDENTITY_TYPES
     nodes = [helper.make_node("Identity", [f"in_{name}"], [f"out_{name}"]) for name in names]
     groups = [[value(f"{way}_{name}", name, ["N", 3]) for name in names] for way in ("in", "out")]
     models.save(path, nodes, *groups)

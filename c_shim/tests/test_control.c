@@ -198,9 +198,9 @@ static void a_path_without_a_daemon_is_named(void) {
 static void a_daemon_of_another_version_is_said_to_be(void) {
     struct message reply;
     begin_ok(&reply, 1, 1);
-    uint_field(&reply, "abi", 2);
+    uint_field(&reply, "abi", 3);
     CHECK_EQ(connect_to(&reply), -SIDECAML_E_ABI_MISMATCH);
-    CHECK_SAYS(why.text, "version 2");
+    CHECK_SAYS(why.text, "version 3");
     begin_ok(&reply, 1, 0);
     CHECK_EQ(connect_to(&reply), -SIDECAML_E_ABI_MISMATCH);
 }
@@ -663,8 +663,8 @@ static void send_opened(struct opened *opened, bool with_model, int first, size_
 
 static int open_from(struct opened *opened, sidecaml_channel **channel, struct sidecaml_models *models) {
     struct sidecaml_dim_binding dims[] = {{"batch", 4}};
-    return sidecaml_control_open(opened->sockets[0], "digits", 2, dims, 1, SIDECAML_BLOCK, LONG_NS, channel, models,
-                                 &why);
+    struct sidecaml_open what = {.model = "digits", .slots = 2, .dims = dims, .dim_count = 1, .policy = SIDECAML_BLOCK};
+    return sidecaml_control_open(opened->sockets[0], &what, LONG_NS, channel, models, &why);
 }
 
 static void an_opened_channel_works_and_owns_its_connection(void) {
@@ -750,8 +750,8 @@ static void a_request_too_large_is_not_sent(void) {
     CHECK(name != NULL);
     memset(name, 'n', SIDECAML_CONTROL_BYTES);
     name[SIDECAML_CONTROL_BYTES] = '\0';
-    CHECK_EQ(sidecaml_control_open(sockets[0], name, 1, NULL, 0, SIDECAML_BLOCK, LONG_NS, &channel, &models, &why),
-             -SIDECAML_E_INVALID);
+    struct sidecaml_open what = {.model = name, .slots = 1, .policy = SIDECAML_BLOCK};
+    CHECK_EQ(sidecaml_control_open(sockets[0], &what, LONG_NS, &channel, &models, &why), -SIDECAML_E_INVALID);
     CHECK_EQ(recv(sockets[1], name, 1, MSG_DONTWAIT), -1);
     free(name);
     close_sockets(sockets);

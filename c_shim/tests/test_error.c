@@ -14,7 +14,7 @@ static void every_code_has_its_name_and_text_with_either_sign(void) {
 }
 
 static void unknown_codes_say_so(void) {
-    const int codes[] = {9, -9, 1000, -1000, INT32_MAX, INT32_MIN};
+    const int codes[] = {10, -10, 1000, -1000, INT32_MAX, INT32_MIN};
     for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++) {
         CHECK(strcmp(sidecaml_error_name(codes[i]), "UNKNOWN") == 0);
         CHECK_SAYS(sidecaml_error_text(codes[i]), "does not know");
@@ -67,8 +67,8 @@ static void errno_gives_its_text_and_memory_its_own_code(void) {
 }
 
 static void every_element_type_is_found_by_name_and_code(void) {
-#define CHECK_DTYPE(NAME, name, code, bytes)                                                                           \
-    CHECK_EQ(sidecaml_dtype_bytes(code), bytes);                                                                       \
+#define CHECK_DTYPE(NAME, name, code, bits)                                                                            \
+    CHECK_EQ(sidecaml_dtype_bits(code), bits);                                                                         \
     CHECK(strcmp(sidecaml_dtype_name(code), #name) == 0);                                                              \
     CHECK_EQ(sidecaml_dtype_of_name(#name, strlen(#name)), code);
     SIDECAML_DTYPES(CHECK_DTYPE)
@@ -76,9 +76,9 @@ static void every_element_type_is_found_by_name_and_code(void) {
 }
 
 static void unknown_element_types_are_nothing(void) {
-    CHECK_EQ(sidecaml_dtype_bytes(0), 0);
-    CHECK_EQ(sidecaml_dtype_bytes(14), 0);
-    CHECK_EQ(sidecaml_dtype_bytes(UINT32_MAX), 0);
+    CHECK_EQ(sidecaml_dtype_bits(0), 0);
+    CHECK_EQ(sidecaml_dtype_bits(27), 0);
+    CHECK_EQ(sidecaml_dtype_bits(UINT32_MAX), 0);
     CHECK(sidecaml_dtype_name(0) == NULL);
     CHECK_EQ(sidecaml_dtype_of_name("float3", 6), 0);
     CHECK_EQ(sidecaml_dtype_of_name("float322", 8), 0);

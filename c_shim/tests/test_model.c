@@ -80,8 +80,8 @@ static struct sidecaml_session_tensor tensor_of(char *name, char *type, uint32_t
 static void every_type_that_a_channel_carries_is_known(void) {
     CHECK_EQ(sidecaml_dtype_of_type("tensor(float)"), SIDECAML_FLOAT32);
     CHECK_EQ(sidecaml_dtype_of_type("tensor(double)"), SIDECAML_FLOAT64);
-#define CHECK_TYPE(NAME, name, code, bytes)                                                                            \
-    if ((code) != SIDECAML_FLOAT32 && (code) != SIDECAML_FLOAT64)                                                      \
+#define CHECK_TYPE(NAME, name, code, bits)                                                                             \
+    if ((code) != SIDECAML_FLOAT32 && (code) != SIDECAML_FLOAT64 && (code) != SIDECAML_STRING)                         \
         CHECK_EQ(sidecaml_dtype_of_type("tensor(" #name ")"), code);
     SIDECAML_DTYPES(CHECK_TYPE)
 #undef CHECK_TYPE

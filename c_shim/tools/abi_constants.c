@@ -28,7 +28,8 @@
     X(STATE_MASK, SIDECAML_STATE_MASK, "The state's bits of a slot's word.")                                           \
     X(TENSOR_OUTPUT, SIDECAML_TENSOR_OUTPUT, "Descriptor flag: an output.")                                            \
     X(TENSOR_DYNAMIC, SIDECAML_TENSOR_DYNAMIC, "Descriptor flag: each request has dims of its own.")                   \
-    X(SLOT_STAMPS, SIDECAML_SLOT_STAMPS, "Slot flag: all four stamps are wanted.")
+    X(SLOT_STAMPS, SIDECAML_SLOT_STAMPS, "Slot flag: all four stamps are wanted.")                                     \
+    X(SLOT_RESET, SIDECAML_SLOT_RESET, "Slot flag: carried state starts anew with this request.")
 
 #define POLICIES(X)                                                                                                    \
     X(SPIN, SIDECAML_SPIN, "never sleep")                                                                              \
@@ -57,6 +58,7 @@
     X(TENSOR, sidecaml_tensor_descriptor, slot_stride)                                                                 \
     X(TENSOR, sidecaml_tensor_descriptor, max_bytes)                                                                   \
     X(TENSOR, sidecaml_tensor_descriptor, max_dims)                                                                    \
+    X(TENSOR, sidecaml_tensor_descriptor, text_bytes)                                                                  \
     X(TENSOR, sidecaml_tensor_descriptor, name)                                                                        \
     X(CLIENT, sidecaml_client_block, waiting)                                                                          \
     X(CLIENT, sidecaml_client_block, core)                                                                             \
@@ -68,6 +70,7 @@
     X(SLOT, sidecaml_slot, finished_ns)                                                                                \
     X(SLOT, sidecaml_slot, status)                                                                                     \
     X(SLOT, sidecaml_slot, flags)                                                                                      \
+    X(SLOT, sidecaml_slot, text_needed)                                                                                \
     X(SLOT, sidecaml_slot, message_bytes)                                                                              \
     X(SLOT, sidecaml_slot, message)                                                                                    \
     X(STATUS, sidecaml_status_page, magic)                                                                             \
@@ -81,7 +84,8 @@
     X(STATUS, sidecaml_status_page, failed)                                                                            \
     X(STATUS, sidecaml_status_page, abandoned)                                                                         \
     X(STATUS, sidecaml_status_page, parks)                                                                             \
-    X(STATUS, sidecaml_status_page, channels)
+    X(STATUS, sidecaml_status_page, channels)                                                                          \
+    X(STATUS, sidecaml_status_page, running_ns)
 
 #define SIZES(X)                                                                                                       \
     X(SEGMENT_HEADER, sidecaml_segment_header)                                                                         \
@@ -152,7 +156,7 @@ static void print_python(void) {
 #undef PRINT
 
     python_enum("Dtype", "Element types.");
-#define PRINT(NAME, name, code, bytes) python_entry(#NAME, code);
+#define PRINT(NAME, name, code, bits) python_entry(#NAME, code);
     SIDECAML_DTYPES(PRINT)
 #undef PRINT
     python_enum("State", "States of a slot.");
@@ -169,11 +173,12 @@ static void print_python(void) {
 #undef SIDECAML_ERROR
 
     printf("\n\n# The names that control messages use.\nDTYPE_NAME: Final[dict[Dtype, str]] = {\n");
-#define PRINT(NAME, name, code, bytes) python_text("Dtype", #NAME, #name);
+#define PRINT(NAME, name, code, bits) python_text("Dtype", #NAME, #name);
     SIDECAML_DTYPES(PRINT)
 #undef PRINT
-    printf("}\n\n# Bytes of one element.\nDTYPE_BYTES: Final[dict[Dtype, int]] = {\n");
-#define PRINT(NAME, name, code, bytes) printf("    Dtype.%s: %d,\n", #NAME, bytes);
+    printf("}\n\n# Bits of one element: below 8 where they are packed, 0 for strings, which have no size.\nDTYPE_BITS: "
+           "Final[dict[Dtype, int]] = {\n");
+#define PRINT(NAME, name, code, bits) printf("    Dtype.%s: %d,\n", #NAME, bits);
     SIDECAML_DTYPES(PRINT)
 #undef PRINT
     printf("}\n\nERROR_TEXT: Final[dict[ErrorCode, str]] = {\n");
@@ -209,11 +214,11 @@ static void print_ocaml_ml(void) {
     POLICIES(PRINT)
 #undef PRINT
     printf("\n");
-#define PRINT(NAME, name, code, bytes) ocaml_value("dtype_", #name, code, NULL);
+#define PRINT(NAME, name, code, bits) ocaml_value("dtype_", #name, code, NULL);
     SIDECAML_DTYPES(PRINT)
 #undef PRINT
     printf("\nlet dtypes =\n  [\n");
-#define PRINT(NAME, name, code, bytes) printf("    (%d, \"%s\", %d);\n", code, #name, bytes);
+#define PRINT(NAME, name, code, bits) printf("    (%d, \"%s\", %d);\n", code, #name, bits);
     SIDECAML_DTYPES(PRINT)
 #undef PRINT
     printf("  ]\n\n");
@@ -243,10 +248,11 @@ static void print_ocaml_mli(void) {
     POLICIES(PRINT)
 #undef PRINT
     printf("(** {1 Element types} *)\n\n");
-#define PRINT(NAME, name, code, bytes) ocaml_int("dtype_", #name, "Code of [" #name "].");
+#define PRINT(NAME, name, code, bits) ocaml_int("dtype_", #name, "Code of [" #name "].");
     SIDECAML_DTYPES(PRINT)
 #undef PRINT
-    printf("val dtypes : (int * string * int) list\n(** Code, name, bytes of one element. *)\n\n(** {1 Errors} *)\n\n");
+    printf("val dtypes : (int * string * int) list\n(** Code, name, bits of one element: below 8 where they are "
+           "packed, 0 for strings. *)\n\n(** {1 Errors} *)\n\n");
 #define SIDECAML_ERROR(NAME, code, text) ocaml_int("error_", #NAME, text);
 #include "sidecaml/errors.def"
 #undef SIDECAML_ERROR

@@ -24,6 +24,10 @@ class ServedChannel:
     # Dimensions of an input, or for an output, of the request that runs.
     get_dims: Callable[[int], tuple[int, ...]]
     set_dims: Callable[[int, tuple[int, ...]], None]
+    # For a request that fails with OUTPUT_TOO_LARGE: the true dimensions of every dynamic output, and the
+    # most text that a string output has.
+    set_needed: Callable[[int, tuple[int, ...]], None]
+    set_text_needed: Callable[[int], None]
     # Dimensions that an output must have, whatever the names in the model tell; None for any. `set_dims` says
     # what is wrong with others.
     required_dims: Callable[[int], tuple[int, ...] | None] = lambda _: None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ipc_server import _core
+from ipc_server.abi import ErrorCode
 from ipc_server.engines import Native, Runner, ServedChannel
 from ipc_server.engines.onnx_session import Session, Value
 from ipc_server.errors import SidecamlError
@@ -46,16 +47,15 @@ class Binding:
     def __init__(
         self,
         model: Loaded,
+        channel: ServedChannel,
         inputs: Sequence[Place],
         outputs: Sequence[Place],
-        channel: ServedChannel,
     ) -> None:
         """Bind; the channel is told the dimensions of dynamic outputs that only the run could tell."""
         self._io = model.session.bind()
         self._check_output = model.tensors.check_output
         self._outputs = outputs
-        self._set_dims = channel.set_dims
-        self._required_dims = channel.required_dims
+        self._channel = channel
         self._in_place = {place.number for place in outputs if place.dims is not None}
         for place in inputs:
             self._io.bind_input(place.tensor.name, place.tensor.dtype, place.dims or (), place.address)
@@ -82,9 +82,11 @@ class Binding:
     def _first_run(self) -> None:
         self._run_or_unbound(self._run_and_copy)
         # An input that is at once an output is handed back where it is: the bound place is left as it was.
-        for place, value in zip(self._outputs, self._io.outputs(), strict=True):
+        values = self._io.outputs()
+        for place, value in zip(self._outputs, values, strict=True):
             if place.number in self._in_place and not _lies_at(value, place.address):
                 self._in_place.discard(place.number)
+                self._check([place], values)
                 self._copy(place, value)
         self.run = self._settled()
 
@@ -122,17 +124,29 @@ class Binding:
             self._io.bind_output_anywhere(self._outputs[index].tensor.name)
         self._direct()
         values = self._io.outputs()
+        self._check([self._outputs[index] for index in copied], values)
         for index in copied:
             self._copy(self._outputs[index], values[index])
 
+    def _check(self, copied: Sequence[Place], values: Sequence[Value]) -> None:
+        """Check what is to be copied; when some has no room, say how much room all would need."""
+        all_dims = {place.number: value[0] for place, value in zip(self._outputs, values, strict=True)}
+        try:
+            for place in copied:
+                if self._channel.required_dims(place.number) is not None:
+                    self._channel.set_dims(place.number, all_dims[place.number])
+                self._check_output(place.number, all_dims[place.number], place.max_dims)
+        except SidecamlError as error:
+            if error.code is ErrorCode.OUTPUT_TOO_LARGE:
+                for place in self._outputs:
+                    if place.tensor.dynamic and len(all_dims[place.number]) == len(place.max_dims):
+                        self._channel.set_needed(place.number, all_dims[place.number])
+            raise
+
     def _copy(self, place: Place, value: Value) -> None:
         dims, address, size = value
-        required = self._required_dims(place.number) is not None
-        if required:
-            self._set_dims(place.number, dims)
-        self._check_output(place.number, dims, place.max_dims)
-        if place.tensor.dynamic and not required:
-            self._set_dims(place.number, dims)
+        if place.tensor.dynamic:
+            self._channel.set_dims(place.number, dims)
         if size:
             ctypes.memmove(place.address, address, size)
 
@@ -220,7 +234,7 @@ def bind(model: Loaded, channel: ServedChannel, slot: int, dims: Sequence[Dims |
         for number, tensor in enumerate((*signature.inputs, *signature.outputs))
     ]
     count = len(signature.inputs)
-    return Binding(model, places[:count], places[count:], channel)
+    return Binding(model, channel, places[:count], places[count:])
 
 
 def _lies_at(value: Value, address: int) -> bool:

@@ -94,6 +94,7 @@ class ChannelState:
             address=address,
             get_dims=self._get_dims,
             set_dims=self._set_dims,
+            set_needed=self._set_needed,
             required_dims=self._required_dims,
         )
 
@@ -176,6 +177,11 @@ class ChannelState:
         index = self._carried.pair_of[number]
         if tuple(dims) != self._wanted[index]:
             raise _grew(self._carried.visible.state[index], dims, self._wanted[index])
+
+    def _set_needed(self, number: int, dims: Dims) -> None:
+        seen = self._carried.seen.get(number)
+        if seen is not None:
+            self._channel.set_needed(seen, dims)
 
     def _required_dims(self, number: int) -> Dims | None:
         index = self._carried.pair_of.get(number)

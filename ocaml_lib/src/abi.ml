@@ -1,10 +1,10 @@
 (* Generated from c_shim/include/sidecaml by `make -C c_shim generate`: edit it there. *)
 
-let abi_version = 1
+let abi_version = 2
 let max_rank = 16
 let max_tensors = 256
 let max_slots = 1024
-let name_bytes = 88
+let name_bytes = 80
 let message_bytes = 384
 let page_bytes = 4096
 let tensor_align = 64
@@ -27,22 +27,48 @@ let dtype_uint16 = 10
 let dtype_uint32 = 11
 let dtype_uint64 = 12
 let dtype_bool = 13
+let dtype_complex64 = 14
+let dtype_complex128 = 15
+let dtype_float8e4m3fn = 16
+let dtype_float8e4m3fnuz = 17
+let dtype_float8e5m2 = 18
+let dtype_float8e5m2fnuz = 19
+let dtype_int4 = 20
+let dtype_uint4 = 21
+let dtype_string = 22
+let dtype_float4e2m1 = 23
+let dtype_float8e8m0 = 24
+let dtype_int2 = 25
+let dtype_uint2 = 26
 
 let dtypes =
   [
-    (1, "float32", 4);
-    (2, "float64", 8);
-    (3, "float16", 2);
-    (4, "bfloat16", 2);
-    (5, "int8", 1);
-    (6, "int16", 2);
-    (7, "int32", 4);
-    (8, "int64", 8);
-    (9, "uint8", 1);
-    (10, "uint16", 2);
-    (11, "uint32", 4);
-    (12, "uint64", 8);
-    (13, "bool", 1);
+    (1, "float32", 32);
+    (2, "float64", 64);
+    (3, "float16", 16);
+    (4, "bfloat16", 16);
+    (5, "int8", 8);
+    (6, "int16", 16);
+    (7, "int32", 32);
+    (8, "int64", 64);
+    (9, "uint8", 8);
+    (10, "uint16", 16);
+    (11, "uint32", 32);
+    (12, "uint64", 64);
+    (13, "bool", 8);
+    (14, "complex64", 64);
+    (15, "complex128", 128);
+    (16, "float8e4m3fn", 8);
+    (17, "float8e4m3fnuz", 8);
+    (18, "float8e5m2", 8);
+    (19, "float8e5m2fnuz", 8);
+    (20, "int4", 4);
+    (21, "uint4", 4);
+    (22, "string", 0);
+    (23, "float4e2m1", 4);
+    (24, "float8e8m0", 8);
+    (25, "int2", 2);
+    (26, "uint2", 2);
   ]
 
 let error_timeout = 1
@@ -53,6 +79,7 @@ let error_worker_crashed = 5
 let error_engine = 6
 let error_bad_dims = 7
 let error_output_too_large = 8
+let error_bad_strings = 9
 let error_unknown_model = 20
 let error_model_failed = 21
 let error_too_many_slots = 22
@@ -81,6 +108,7 @@ let errors =
     (6, "ENGINE", "the model failed on this request");
     (7, "BAD_DIMS", "dimensions that the model or the channel does not take");
     (8, "OUTPUT_TOO_LARGE", "an output is larger than the channel's room for it: open with larger dims");
+    (9, "BAD_STRINGS", "a string input whose table or text is not as the protocol says");
     (20, "UNKNOWN_MODEL", "the daemon has no model of that name");
     (21, "MODEL_FAILED", "the model could not be loaded");
     (22, "TOO_MANY_SLOTS", "more slots than the daemon allows");

@@ -83,8 +83,47 @@ val dtype_uint64 : int
 val dtype_bool : int
 (** Code of [bool]. *)
 
+val dtype_complex64 : int
+(** Code of [complex64]. *)
+
+val dtype_complex128 : int
+(** Code of [complex128]. *)
+
+val dtype_float8e4m3fn : int
+(** Code of [float8e4m3fn]. *)
+
+val dtype_float8e4m3fnuz : int
+(** Code of [float8e4m3fnuz]. *)
+
+val dtype_float8e5m2 : int
+(** Code of [float8e5m2]. *)
+
+val dtype_float8e5m2fnuz : int
+(** Code of [float8e5m2fnuz]. *)
+
+val dtype_int4 : int
+(** Code of [int4]. *)
+
+val dtype_uint4 : int
+(** Code of [uint4]. *)
+
+val dtype_string : int
+(** Code of [string]. *)
+
+val dtype_float4e2m1 : int
+(** Code of [float4e2m1]. *)
+
+val dtype_float8e8m0 : int
+(** Code of [float8e8m0]. *)
+
+val dtype_int2 : int
+(** Code of [int2]. *)
+
+val dtype_uint2 : int
+(** Code of [uint2]. *)
+
 val dtypes : (int * string * int) list
-(** Code, name, bytes of one element. *)
+(** Code, name, bits of one element: below 8 where they are packed, 0 for strings. *)
 
 (** {1 Errors} *)
 
@@ -111,6 +150,9 @@ val error_bad_dims : int
 
 val error_output_too_large : int
 (** an output is larger than the channel's room for it: open with larger dims *)
+
+val error_bad_strings : int
+(** a string input whose table or text is not as the protocol says *)
 
 val error_unknown_model : int
 (** the daemon has no model of that name *)

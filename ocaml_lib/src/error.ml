@@ -2,6 +2,7 @@ type code =
   | Engine
   | Bad_dims
   | Output_too_large
+  | Bad_strings
   | Unknown_model
   | Model_failed
   | Too_many_slots
@@ -34,6 +35,7 @@ let numbers =
     (Engine, Abi.error_engine);
     (Bad_dims, Abi.error_bad_dims);
     (Output_too_large, Abi.error_output_too_large);
+    (Bad_strings, Abi.error_bad_strings);
     (Unknown_model, Abi.error_unknown_model);
     (Model_failed, Abi.error_model_failed);
     (Too_many_slots, Abi.error_too_many_slots);

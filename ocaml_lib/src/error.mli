@@ -8,6 +8,7 @@ type code =
   | Engine  (** the model failed on this request *)
   | Bad_dims  (** dimensions that the model or the channel does not take *)
   | Output_too_large  (** an output is larger than the channel's room for it: open with larger [dims] *)
+  | Bad_strings  (** a string input whose table or text is not as the protocol says *)
   | Unknown_model
   | Model_failed  (** the daemon could not load the model *)
   | Too_many_slots  (** more than the daemon allows *)

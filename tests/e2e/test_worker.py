@@ -91,6 +91,7 @@ def attach_fields(number: int, signature: Signature, slots: int) -> dict[str, An
             "output": s.output,
             "dynamic": s.dynamic,
             "max_dims": s.max_dims,
+            "text_bytes": s.text_bytes,
         }
         for s in signature.bind({})
     ]

@@ -104,7 +104,7 @@ def test_the_addresses_that_the_engine_gets_lie_inside_the_segment(
     session = engine._session
     monkeypatch.setattr(engine, "_session", SimpleNamespace(bind=lambda: Watched(session.bind())))
     specs = [TensorSpec(n, Dtype.FLOAT32, n == "y", False, SHAPE) for n in ("x", "y")]
-    layout = _core.Layout([(s.name, s.dtype, s.output, s.dynamic, s.max_dims) for s in specs], slots, 0)
+    layout = _core.Layout([s.for_layout for s in specs], slots, 0)
     memory = segment.create_segment(layout.segment_bytes)
     inode = os.fstat(memory).st_ino
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -41,8 +41,8 @@ def refused(code: ErrorCode, call: Callable[..., object], *args: Any) -> str:
 def test_layout_places_arrays_one_after_the_other() -> None:
     layout = _core.Layout(X_TO_Y, 2, FINGERPRINT)
     x, y = layout.tensors
-    assert x == ("x", Dtype.FLOAT32, False, False, (4,), 4096, 64, 16)
-    assert y == ("y", Dtype.FLOAT32, True, True, (2, 8), 4096 + 2 * 64, 64, 64)
+    assert x == ("x", Dtype.FLOAT32, False, False, (4,), 4096, 64, 16, 0)
+    assert y == ("y", Dtype.FLOAT32, True, True, (2, 8), 4096 + 2 * 64, 64, 64, 0)
     assert (layout.slots, layout.segment_bytes, layout.fingerprint) == (2, 8192, FINGERPRINT)
 
 
@@ -54,7 +54,7 @@ def test_layout_is_read_back_from_a_segment_as_it_was_computed() -> None:
 
 def test_layout_takes_a_name_of_any_length() -> None:
     layout = _core.Layout([("é" * 100, Dtype.BOOL, False, False, ())], 1, 0)
-    assert layout.tensors[0][0] == "é" * 44
+    assert layout.tensors[0][0] == "é" * 40
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_every_state_and_every_type_is_among_the_vectors() -> None:
     states = {slot.state for slot in decode_segment(read_vector("every_state")).slots}
     assert states == {"FREE", "SUBMITTED", "RUNNING", "DONE", "FAILED", "ABANDONED"}
     tensors = decode_segment(read_vector("every_type")).tensors
-    assert len({tensor.dtype for tensor in tensors}) == 13
+    assert len({tensor.dtype for tensor in tensors}) == 26
     assert {len(tensor.max_dims) for tensor in tensors} == set(range(17))
 
 
@@ -105,7 +105,7 @@ def test_rendering_counts_and_writes_shapes_as_people_do() -> None:
 # offset, bytes, what the error names
 BROKEN_HEADERS = [
     (0, b"X", "magic"),
-    (8, b"\x02", "abi_version"),
+    (8, b"\x01", "abi_version"),
     (12, b"\x00", "header_bytes"),
     (16, b"\x01", "segment_bytes"),
     (32, b"\x00", "slot_count"),
@@ -119,7 +119,7 @@ BROKEN_HEADERS = [
     (80, b"\x00\xff", "arrays_offset"),
     (127, b"\x01", "bytes 88"),
     (128, b"\x00", "dtype"),
-    (128, b"\x0e", "dtype"),
+    (128, b"\x1b", "dtype"),
     (132, b"\x11", "rank"),
     (136, b"\x06", "flags"),
     (136, b"\x01", "flags"),
@@ -133,6 +133,7 @@ BROKEN_HEADERS = [
     (160, b"\x00", "max_bytes"),
     (175, b"\x80", "max_dims"),
     (184, b"\x01", "max_dims"),
+    (296, b"\x01", "text_bytes"),
 ]
 
 
@@ -187,6 +188,7 @@ def layout_of(data: bytes | bytearray) -> tuple[Any, ...] | None:
             tensor.array_offset,
             tensor.slot_stride,
             tensor.max_bytes,
+            tensor.text_bytes,
         )
         for tensor in segment.tensors
     )
@@ -201,8 +203,7 @@ def read_by_core(data: bytes | bytearray) -> tuple[Any, ...] | None:
         assert error.code in (ErrorCode.CORRUPT, ErrorCode.ABI_MISMATCH)
         return None
     tensors = tuple(
-        (output, dynamic, tuple(dims), array_offset, slot_stride, max_bytes)
-        for _, _, output, dynamic, dims, array_offset, slot_stride, max_bytes in layout.tensors
+        (output, dynamic, tuple(dims), *places) for _, _, output, dynamic, dims, *places in layout.tensors
     )
     return layout.segment_bytes, layout.slots, tensors
 

@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SIDECAML_ABI_VERSION 1u
+#define SIDECAML_ABI_VERSION 2u
 #define SIDECAML_SEGMENT_MAGIC "SIDECAML"
 #define SIDECAML_STATUS_MAGIC "SIDESTAT"
 #define SIDECAML_MAGIC_BYTES 8
@@ -20,7 +20,7 @@
 #define SIDECAML_MAX_RANK 16
 #define SIDECAML_MAX_TENSORS 256
 #define SIDECAML_MAX_SLOTS 1024
-#define SIDECAML_NAME_BYTES 88
+#define SIDECAML_NAME_BYTES 80
 #define SIDECAML_MESSAGE_BYTES 384
 #define SIDECAML_PAGE_BYTES 4096
 /* Two 64-byte lines: adjacent-line prefetchers fetch pairs, so a pair is what must not be shared by two writers. */
@@ -31,24 +31,38 @@
 /* Largest control message, both ways; a longer one is an error and ends the connection. */
 #define SIDECAML_CONTROL_BYTES 65536
 
-/* Element types: X(NAME, name, code, bytes of one element). */
+/* Element types: X(NAME, name, code, bits of one element). Those of less than a byte are packed, the first element in
+ * the lowest bits. Strings have no such size: 0. */
 #define SIDECAML_DTYPES(X)                                                                                             \
-    X(FLOAT32, float32, 1, 4)                                                                                          \
-    X(FLOAT64, float64, 2, 8)                                                                                          \
-    X(FLOAT16, float16, 3, 2)                                                                                          \
-    X(BFLOAT16, bfloat16, 4, 2)                                                                                        \
-    X(INT8, int8, 5, 1)                                                                                                \
-    X(INT16, int16, 6, 2)                                                                                              \
-    X(INT32, int32, 7, 4)                                                                                              \
-    X(INT64, int64, 8, 8)                                                                                              \
-    X(UINT8, uint8, 9, 1)                                                                                              \
-    X(UINT16, uint16, 10, 2)                                                                                           \
-    X(UINT32, uint32, 11, 4)                                                                                           \
-    X(UINT64, uint64, 12, 8)                                                                                           \
-    X(BOOL, bool, 13, 1)
+    X(FLOAT32, float32, 1, 32)                                                                                         \
+    X(FLOAT64, float64, 2, 64)                                                                                         \
+    X(FLOAT16, float16, 3, 16)                                                                                         \
+    X(BFLOAT16, bfloat16, 4, 16)                                                                                       \
+    X(INT8, int8, 5, 8)                                                                                                \
+    X(INT16, int16, 6, 16)                                                                                             \
+    X(INT32, int32, 7, 32)                                                                                             \
+    X(INT64, int64, 8, 64)                                                                                             \
+    X(UINT8, uint8, 9, 8)                                                                                              \
+    X(UINT16, uint16, 10, 16)                                                                                          \
+    X(UINT32, uint32, 11, 32)                                                                                          \
+    X(UINT64, uint64, 12, 64)                                                                                          \
+    X(BOOL, bool, 13, 8)                                                                                               \
+    X(COMPLEX64, complex64, 14, 64)                                                                                    \
+    X(COMPLEX128, complex128, 15, 128)                                                                                 \
+    X(FLOAT8E4M3FN, float8e4m3fn, 16, 8)                                                                               \
+    X(FLOAT8E4M3FNUZ, float8e4m3fnuz, 17, 8)                                                                           \
+    X(FLOAT8E5M2, float8e5m2, 18, 8)                                                                                   \
+    X(FLOAT8E5M2FNUZ, float8e5m2fnuz, 19, 8)                                                                           \
+    X(INT4, int4, 20, 4)                                                                                               \
+    X(UINT4, uint4, 21, 4)                                                                                             \
+    X(STRING, string, 22, 0)                                                                                           \
+    X(FLOAT4E2M1, float4e2m1, 23, 4)                                                                                   \
+    X(FLOAT8E8M0, float8e8m0, 24, 8)                                                                                   \
+    X(INT2, int2, 25, 2)                                                                                               \
+    X(UINT2, uint2, 26, 2)
 
 enum sidecaml_dtype {
-#define SIDECAML_DTYPE_ENUM(NAME, name, code, bytes) SIDECAML_##NAME = (code),
+#define SIDECAML_DTYPE_ENUM(NAME, name, code, bits) SIDECAML_##NAME = (code),
     SIDECAML_DTYPES(SIDECAML_DTYPE_ENUM)
 #undef SIDECAML_DTYPE_ENUM
 };
@@ -103,6 +117,7 @@ struct sidecaml_tensor_descriptor {
     uint64_t slot_stride;  /* bytes from one slot to the next */
     uint64_t max_bytes;    /* of one slot, at max_dims */
     uint64_t max_dims[SIDECAML_MAX_RANK];
+    uint64_t text_bytes;               /* of strings: room for one slot's text, behind its table of offsets; else 0 */
     uint8_t name[SIDECAML_NAME_BYTES]; /* UTF-8, NUL padded, cut if longer: for people, never compared */
 };
 
@@ -122,9 +137,9 @@ struct sidecaml_slot {
     uint64_t started_ns;   /* worker; to the clock's tick (milliseconds) when not asked for */
     uint64_t finished_ns;  /* worker; means nothing when not asked for */
     int32_t status;        /* worker; 0, or the negative of an error code */
-    uint32_t flags;        /* client; SIDECAML_SLOT_STAMPS */
-    uint64_t reserved0;
-    uint8_t reserved1[60];
+    uint32_t flags;        /* client; SIDECAML_SLOT_... */
+    uint64_t text_needed;  /* worker; with OUTPUT_TOO_LARGE: the most text that a string output has */
+    uint8_t reserved0[60];
     uint32_t message_bytes; /* worker; of `message`, when FAILED */
     uint8_t message[SIDECAML_MESSAGE_BYTES];
 };
@@ -133,7 +148,7 @@ struct sidecaml_slot {
 #define SIDECAML_SLOT_RESET 2u  /* the state that the worker carries for the channel starts anew with this request */
 
 /* At dims_offset, one per slot and tensor (slot-major): the dims of this request, for dynamic tensors only.
- * The client writes an input's, the worker an output's. */
+ * The client writes an input's, the worker an output's: beyond max_dims only with OUTPUT_TOO_LARGE. */
 struct sidecaml_dims {
     uint64_t dim[SIDECAML_MAX_RANK];
 };
@@ -156,7 +171,8 @@ struct sidecaml_status_page {
     _Atomic uint64_t abandoned;    /* requests whose client had given up when they ended */
     _Atomic uint64_t parks;        /* times the worker went to sleep */
     _Atomic uint64_t channels;     /* channels attached now */
-    uint8_t reserved2[80];
+    _Atomic uint64_t running_ns;   /* when the request that runs now was started, to the clock's tick; 0 for none */
+    uint8_t reserved2[72];
 
     uint8_t reserved3[3712];
 };
@@ -188,7 +204,8 @@ SIDECAML_AT(sidecaml_tensor_descriptor, array_offset, 16);
 SIDECAML_AT(sidecaml_tensor_descriptor, slot_stride, 24);
 SIDECAML_AT(sidecaml_tensor_descriptor, max_bytes, 32);
 SIDECAML_AT(sidecaml_tensor_descriptor, max_dims, 40);
-SIDECAML_AT(sidecaml_tensor_descriptor, name, 168);
+SIDECAML_AT(sidecaml_tensor_descriptor, text_bytes, 168);
+SIDECAML_AT(sidecaml_tensor_descriptor, name, 176);
 _Static_assert(sizeof(struct sidecaml_tensor_descriptor) == 256, "tensor descriptor size");
 
 SIDECAML_AT(sidecaml_client_block, core, 4);
@@ -201,6 +218,7 @@ SIDECAML_AT(sidecaml_slot, started_ns, 32);
 SIDECAML_AT(sidecaml_slot, finished_ns, 40);
 SIDECAML_AT(sidecaml_slot, status, 48);
 SIDECAML_AT(sidecaml_slot, flags, 52);
+SIDECAML_AT(sidecaml_slot, text_needed, 56);
 SIDECAML_AT(sidecaml_slot, message_bytes, 124);
 SIDECAML_AT(sidecaml_slot, message, 128);
 _Static_assert(sizeof(struct sidecaml_slot) == 512, "slot size");
@@ -217,6 +235,7 @@ SIDECAML_AT(sidecaml_status_page, failed, 272);
 SIDECAML_AT(sidecaml_status_page, abandoned, 280);
 SIDECAML_AT(sidecaml_status_page, parks, 288);
 SIDECAML_AT(sidecaml_status_page, channels, 296);
+SIDECAML_AT(sidecaml_status_page, running_ns, 304);
 _Static_assert(sizeof(struct sidecaml_status_page) == SIDECAML_PAGE_BYTES, "status page size");
 
 #undef SIDECAML_AT

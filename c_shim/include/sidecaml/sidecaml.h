@@ -39,8 +39,13 @@ const char *sidecaml_error_text(int code);
 
 /* --- Element types ----------------------------------------------------------------------------------------------- */
 
-/* Bytes of one element; 0 when `dtype` is not one of enum sidecaml_dtype. */
-size_t sidecaml_dtype_bytes(uint32_t dtype);
+/* Bits of one element: below 8 for packed types; 0 for strings, and when `dtype` is not one of enum sidecaml_dtype. */
+uint32_t sidecaml_dtype_bits(uint32_t dtype);
+/* Beyond this nothing is a size any more. */
+#define SIDECAML_LARGEST_BYTES ((uint64_t)1 << 62)
+/* Bytes of a tensor, for strings those of its table of offsets. False beyond SIDECAML_LARGEST_BYTES, a 0 among the dims
+ * taken as 1 for that, and for an unknown type. */
+bool sidecaml_tensor_bytes(uint32_t dtype, const uint64_t *dims, uint32_t rank, uint64_t *out);
 /* "float32" and so on; NULL when unknown. */
 const char *sidecaml_dtype_name(uint32_t dtype);
 /* The enum sidecaml_dtype of a name; 0 when unknown. */
@@ -55,6 +60,7 @@ struct sidecaml_tensor_spec {
     bool output;
     bool dynamic; /* the dims may differ from request to request, up to max_dims */
     uint64_t max_dims[SIDECAML_MAX_RANK];
+    uint64_t text_bytes; /* of strings: room for one slot's text; 0 for every other type */
 };
 
 /* Where everything lies: private to each process, computed or checked once, never read from the segment again. */
@@ -73,7 +79,8 @@ struct sidecaml_layout {
 };
 
 /* Computes the layout for `count` tensors, inputs before outputs. Fails with INVALID (too many slots, tensors or
- * dimensions, unknown dtype, an output before an input) or NO_SPACE (sizes beyond 2^62 bytes). */
+ * dimensions, unknown dtype, text where there are no strings, an output before an input) or NO_SPACE (sizes beyond 2^62
+ * bytes). */
 int sidecaml_layout_compute(const struct sidecaml_tensor_spec *spec, uint32_t count, uint32_t slots,
                             uint64_t fingerprint, struct sidecaml_layout *out, struct sidecaml_failure *why);
 
@@ -148,6 +155,14 @@ int sidecaml_channel_set_dims(sidecaml_channel *channel, uint32_t slot, uint32_t
  * max_dims. Returns the rank, or -INVALID, -CORRUPT. */
 int sidecaml_channel_get_dims(const sidecaml_channel *channel, uint32_t slot, uint32_t tensor,
                               uint64_t dims[SIDECAML_MAX_RANK]);
+
+/* How large a slot's tensor would have been whose request failed with OUTPUT_TOO_LARGE: its rank and true dims, which
+ * may be beyond max_dims. -INVALID for a slot that holds no such request. What the worker says is not checked, for
+ * there is nothing to check it against. */
+int sidecaml_channel_needed(const sidecaml_channel *channel, uint32_t slot, uint32_t tensor,
+                            uint64_t dims[SIDECAML_MAX_RANK]);
+/* The same for text: the most bytes that one of its string outputs has, 0 where all of them had room. */
+int sidecaml_channel_text_needed(const sidecaml_channel *channel, uint32_t slot, uint64_t *bytes);
 
 /* Publishes the claimed slot's request; returns the slot, or what claim returns. A system call only if the worker
  * sleeps. */
@@ -244,6 +259,12 @@ int sidecaml_worker_get_dims(const sidecaml_worker *worker, const struct sidecam
 /* The dims of an output, before complete. -OUTPUT_TOO_LARGE beyond max_dims, -INVALID for another rank. */
 int sidecaml_worker_set_dims(sidecaml_worker *worker, const struct sidecaml_request *request, uint32_t tensor,
                              const uint64_t *dims, uint32_t rank);
+/* The true dims of a dynamic output, beyond max_dims or not, before complete with -OUTPUT_TOO_LARGE: of every one, so
+ * that the client can open larger. -INVALID for another rank or a static tensor. */
+int sidecaml_worker_set_needed(sidecaml_worker *worker, const struct sidecaml_request *request, uint32_t tensor,
+                               const uint64_t *dims, uint32_t rank);
+/* With the same: the most text that a string output has. */
+int sidecaml_worker_set_text_needed(sidecaml_worker *worker, const struct sidecaml_request *request, uint64_t bytes);
 
 /* Runs the request in one slot: 0, or the negative of an error code with *why filled in. */
 typedef int (*sidecaml_runner)(void *context, struct sidecaml_failure *why);
@@ -329,10 +350,18 @@ struct sidecaml_dim_binding {
     uint64_t max;
 };
 
-/* Opens a channel of `slots` slots; dynamic dimensions get the maxima in `dims`. On success the channel owns
- * control_fd, and *out_models holds the one model's description. */
-int sidecaml_control_open(int control_fd, const char *model, uint32_t slots, const struct sidecaml_dim_binding *dims,
-                          uint32_t dim_count, enum sidecaml_policy policy, uint64_t timeout_ns, sidecaml_channel **out,
+/* What to open. */
+struct sidecaml_open {
+    const char *model;
+    uint32_t slots;
+    const struct sidecaml_dim_binding *dims; /* the maxima of the dynamic dimensions */
+    uint32_t dim_count;
+    uint64_t text_bytes; /* room for the text of each string tensor in each slot; 0 leaves it to the daemon */
+    enum sidecaml_policy policy;
+};
+
+/* Opens a channel. On success the channel owns control_fd, and *out_models holds the one model's description. */
+int sidecaml_control_open(int control_fd, const struct sidecaml_open *what, uint64_t timeout_ns, sidecaml_channel **out,
                           struct sidecaml_models *out_models, struct sidecaml_failure *why);
 
 /* Why a gone channel is gone, from its last event; SERVER_GONE's own text when the daemon said nothing. */

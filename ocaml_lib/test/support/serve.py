@@ -34,7 +34,7 @@ RANKS = 5
 
 def every_type(path: Path) -> Path:
     """`x_TYPE` to `y_TYPE` for every element type, each [2,3]."""
-    types = [name for name in models.ONNX_TYPES if name != "string"]
+    types = [name for name in models.IDENTITY_TYPES if not name.startswith("float8")]
     nodes = [helper.make_node("Identity", [f"x_{name}"], [f"y_{name}"]) for name in types]
     inputs = [models.value(f"x_{name}", name, [2, 3]) for name in types]
     outputs = [models.value(f"y_{name}", name, [2, 3]) for name in types]
