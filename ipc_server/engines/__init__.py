@@ -111,6 +111,10 @@ def _load(settings: Settings) -> Engine:
         return PythonEngine(settings)
     if settings.engine == "torch":
         return _torch_engine(settings)
+    if settings.engine == "pipeline":
+        from ipc_server.engines.pipeline import PipelineEngine  # noqa: PLC0415
+
+        return PipelineEngine(settings, _load)
     raise SidecamlError(
         ErrorCode.MODEL_FAILED, f"there is no engine {settings.engine!r}: expected {', '.join(ENGINES)}"
     )

@@ -1,10 +1,10 @@
 """Which files PyTorch may read: none that executes code as it is read, unless the configuration says so.
 
 A pickle can call anything. TorchScript's own format cannot, and neither can a state dict that is read with
-`weights_only=True`. Exported programs can in several ways, as of PyTorch 2.13: it unpickles weights, constants
-and sample inputs without that restriction, evaluates expressions (sympy.sympify is eval), looks operators up
-by any path below `torch`, and loads the libraries of ahead-of-time compiled models. So an archive is judged
-here record by record, through the reader and on the bytes that it is then loaded from.
+`weights_only=True`. Exported programs can in several ways, as of PyTorch 2.13: their loader unpickles
+weights, constants and sample inputs without that restriction, evaluates expressions (sympy.sympify is eval),
+looks operators up by any path below `torch`, and opens the libraries of ahead-of-time compiled models. So an
+archive is judged here record by record, through the reader and on the bytes that it is then loaded from.
 """
 
 from __future__ import annotations
