@@ -167,7 +167,7 @@ def scalar(path: Path) -> Path:
     return save(path, [node], [value("x", "float32", [])], [value("y", "float32", [])], constants)
 
 
-def recurrent(path: Path, state: Shape = (8,), x: Shape = (8,)) -> Path:
+def recurrent(path: Path, state: Shape = (8,), x: Shape = (8,), after: Shape | None = None) -> Path:
     """y = x + state / 2 and next = tanh(y); a `shape` other than [8] makes it fail inside."""
     nodes = [
         helper.make_node("Reshape", ["ones", "shape"], ["one"], name="refuse"),
@@ -177,6 +177,6 @@ def recurrent(path: Path, state: Shape = (8,), x: Shape = (8,)) -> Path:
         helper.make_node("Tanh", ["y"], ["next"]),
     ]
     inputs = [value("x", "float32", x), value("state", "float32", state), value("shape", "int64", [1])]
-    outputs = [value("y", "float32", x), value("next", "float32", [*(["out"] if len(x) > 1 else []), 8])]
+    outputs = [value("y", "float32", x), value("next", "float32", after or state)]
     constants = {"ones": np.ones(8, np.float32), "half": np.array(0.5, np.float32)}
     return save(path, nodes, inputs, outputs, constants)

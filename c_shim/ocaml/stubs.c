@@ -87,11 +87,43 @@ static value alloc_handle(void) {
 
 /* --- Values of OCaml --------------------------------------------------------------------------------------------- */
 
-/* (name, engine, state, problem, fingerprint, max_slots, tensors) */
+static value tensor_info_of(const struct sidecaml_tensor_info *tensor) {
+    return sidecaml_ml_tensor_info(tensor->name, tensor->dtype_name, tensor->output, tensor->rank, tensor->dims,
+                                   tensor->dim_names);
+}
+
+static value tensor_infos_of(const struct sidecaml_model_info *info) {
+    CAMLparam0();
+    CAMLlocal2(result, item);
+    result = caml_alloc(info->tensor_count, 0);
+    for (uint32_t i = 0; i < info->tensor_count; i++) {
+        item = tensor_info_of(&info->tensors[i]);
+        Store_field(result, i, item);
+    }
+    CAMLreturn(result);
+}
+
+/* Of each pair (output, input). */
+static value carried_infos_of(const struct sidecaml_model_info *info) {
+    CAMLparam0();
+    CAMLlocal3(result, pair, item);
+    result = caml_alloc(info->carried_count, 0);
+    for (uint32_t i = 0; i < info->carried_count; i++) {
+        pair = caml_alloc_tuple(2);
+        item = caml_copy_string(info->carried[i].output);
+        Store_field(pair, 0, item);
+        item = tensor_info_of(&info->carried[i].input);
+        Store_field(pair, 1, item);
+        Store_field(result, i, pair);
+    }
+    CAMLreturn(result);
+}
+
+/* (name, engine, state, problem, fingerprint, max_slots, tensors, carried) */
 static value model_info_of(const struct sidecaml_model_info *info) {
     CAMLparam0();
-    CAMLlocal3(result, tensors, item);
-    result = caml_alloc_tuple(7);
+    CAMLlocal2(result, item);
+    result = caml_alloc_tuple(8);
     const char *texts[] = {info->name, info->engine, info->state, info->problem};
     for (uint32_t i = 0; i < 4; i++) {
         item = caml_copy_string(texts[i]);
@@ -100,14 +132,10 @@ static value model_info_of(const struct sidecaml_model_info *info) {
     item = caml_copy_int64((int64_t)info->fingerprint);
     Store_field(result, 4, item);
     Store_field(result, 5, Val_long(info->max_slots));
-    tensors = caml_alloc(info->tensor_count, 0);
-    Store_field(result, 6, tensors);
-    for (uint32_t i = 0; i < info->tensor_count; i++) {
-        const struct sidecaml_tensor_info *tensor = &info->tensors[i];
-        item = sidecaml_ml_tensor_info(tensor->name, tensor->dtype_name, tensor->output, tensor->rank, tensor->dims,
-                                       tensor->dim_names);
-        Store_field(tensors, i, item);
-    }
+    item = tensor_infos_of(info);
+    Store_field(result, 6, item);
+    item = carried_infos_of(info);
+    Store_field(result, 7, item);
     CAMLreturn(result);
 }
 
@@ -497,6 +525,16 @@ CAMLprim value sidecaml_ml_set_stamps(value v, value v_all) { /* noalloc */
     int result = enter(handle, &channel);
     if (result < 0) return Val_long(result);
     sidecaml_channel_set_stamps(channel, Bool_val(v_all));
+    leave(handle);
+    return Val_long(0);
+}
+
+CAMLprim value sidecaml_ml_reset(value v) { /* noalloc */
+    struct handle *handle = handle_of(v);
+    sidecaml_channel *channel;
+    int result = enter(handle, &channel);
+    if (result < 0) return Val_long(result);
+    sidecaml_channel_reset(channel);
     leave(handle);
     return Val_long(0);
 }

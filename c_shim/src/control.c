@@ -271,15 +271,22 @@ int sidecaml_control_connect(const char *path, const char *client_name, uint64_t
 
 /* --- Describe ---------------------------------------------------------------------------------------------------- */
 
+static void clear_tensor(struct sidecaml_tensor_info *tensor) {
+    free(tensor->name);
+    free(tensor->dtype_name);
+    for (uint32_t d = 0; d < SIDECAML_MAX_RANK; d++)
+        free(tensor->dim_names[d]);
+}
+
 static void free_model(struct sidecaml_model_info *model) {
-    for (uint32_t i = 0; i < model->tensor_count; i++) {
-        struct sidecaml_tensor_info *tensor = &model->tensors[i];
-        free(tensor->name);
-        free(tensor->dtype_name);
-        for (uint32_t d = 0; d < SIDECAML_MAX_RANK; d++)
-            free(tensor->dim_names[d]);
+    for (uint32_t i = 0; i < model->tensor_count; i++)
+        clear_tensor(&model->tensors[i]);
+    for (uint32_t i = 0; i < model->carried_count; i++) {
+        clear_tensor(&model->carried[i].input);
+        free(model->carried[i].output);
     }
     free(model->tensors);
+    free(model->carried);
     free(model->name);
     free(model->engine);
     free(model->state);
@@ -323,6 +330,21 @@ static const msgpack_object *find_list(const msgpack_object *map, const char *ke
     return value && value->type == MSGPACK_OBJECT_ARRAY && value->via.array.size <= most ? value : NULL;
 }
 
+static bool read_carried(const msgpack_object *value, struct sidecaml_model_info *out) {
+    const msgpack_object *carried = find_list(value, "carried", SIDECAML_MAX_TENSORS);
+    if (!carried) return !find(value, "carried");
+    uint32_t count = carried->via.array.size;
+    out->carried = calloc(count + 1, sizeof out->carried[0]);
+    if (!out->carried) return false;
+    out->carried_count = count;
+    for (uint32_t i = 0; i < count; i++) {
+        const msgpack_object *pair = &carried->via.array.ptr[i];
+        out->carried[i].output = copy_string(find(pair, "output"));
+        if (!out->carried[i].output || !read_tensor(pair, false, &out->carried[i].input)) return false;
+    }
+    return true;
+}
+
 static bool read_model(const msgpack_object *value, struct sidecaml_model_info *out) {
     const msgpack_object *inputs = find_list(value, "inputs", SIDECAML_MAX_TENSORS);
     const msgpack_object *outputs = find_list(value, "outputs", SIDECAML_MAX_TENSORS);
@@ -346,7 +368,7 @@ static bool read_model(const msgpack_object *value, struct sidecaml_model_info *
         const msgpack_object *tensor = output ? &outputs->via.array.ptr[i - input_count] : &inputs->via.array.ptr[i];
         if (!read_tensor(tensor, output, &out->tensors[i])) return false;
     }
-    return true;
+    return read_carried(value, out);
 }
 
 static int bad_model(struct sidecaml_failure *why) {

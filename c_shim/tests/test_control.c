@@ -383,6 +383,9 @@ enum flaw {
     MAX_SLOTS_TOO_MANY,
     INPUTS_NO_ARRAY,
     TOO_MANY_TENSORS,
+    CARRIED_NO_ARRAY,
+    CARRIED_WITHOUT_OUTPUT,
+    CARRIED_WITHOUT_NAME,
     TENSOR_NO_MAP,
     TENSOR_WITHOUT_NAME,
     TENSOR_WITHOUT_DTYPE,
@@ -433,9 +436,27 @@ static void pack_inputs(struct message *message, enum flaw flaw) {
     }
 }
 
+static void pack_carried(struct message *message, enum flaw flaw) {
+    text(message, "carried");
+    if (flaw == CARRIED_NO_ARRAY) {
+        text(message, "none");
+        return;
+    }
+    bool no_output = flaw == CARRIED_WITHOUT_OUTPUT, no_name = flaw == CARRIED_WITHOUT_NAME;
+    msgpack_pack_array(&message->packer, 1);
+    msgpack_pack_map(&message->packer, 4 - (size_t)no_output - no_name);
+    if (!no_name) text_field(message, "name", "state");
+    text_field(message, "dtype", "float32");
+    text(message, "shape");
+    msgpack_pack_array(&message->packer, 1);
+    msgpack_pack_int(&message->packer, 3);
+    if (!no_output) text_field(message, "output", "next");
+}
+
 static void pack_model(struct message *message, const char *name, enum flaw flaw) {
     bool one_missing = flaw >= NAME_MISSING && flaw <= OUTPUTS_MISSING;
-    msgpack_pack_map(&message->packer, 8 - (size_t)one_missing);
+    msgpack_pack_map(&message->packer, 9 - (size_t)one_missing);
+    pack_carried(message, flaw);
     if (flaw != NAME_MISSING) text_field(message, "name", name);
     if (flaw != ENGINE_MISSING) text_field(message, "engine", "onnx");
     if (flaw != STATE_MISSING) text_field(message, "state", "ready");
@@ -484,6 +505,10 @@ static void every_field_of_a_description_arrives(void) {
     CHECK(x->dims[0] == -1 && strcmp(x->dim_names[0], "batch") == 0);
     CHECK(x->dims[1] == 10 && x->dim_names[1] == NULL);
     CHECK(y->output && y->dtype == 0 && strcmp(y->dtype_name, "a type of tomorrow") == 0);
+    CHECK_EQ(model->carried_count, 1);
+    const struct sidecaml_carried_info *carried = &model->carried[0];
+    CHECK(strcmp(carried->output, "next") == 0 && strcmp(carried->input.name, "state") == 0);
+    CHECK(carried->input.dtype == SIDECAML_FLOAT32 && carried->input.rank == 1 && carried->input.dims[0] == 3);
     sidecaml_models_free(&models);
     CHECK_EQ(models.count, 0);
     sidecaml_models_free(&models);

@@ -21,20 +21,20 @@ let library () = open_library ""
 
 module Names = In_process.Names
 
-type file = { path : string; threads : int }
+type file = { path : string; threads : int; state : (string * string) list }
 
 let registered : file Names.t = Names.create ()
 
-let register ?(threads = 1) name ~path =
+let register ?(threads = 1) ?(state = []) name ~path =
   check_path path;
-  Names.add registered name { path; threads }
+  Names.add registered name { path; threads; state }
 
 let forget name = Names.remove registered name
 let is_path name = String.contains name '/' || Filename.check_suffix name ".onnx"
 
 let find name =
   match Names.find registered name with
-  | Error _ when is_path name -> Ok { path = name; threads = 1 }
+  | Error _ when is_path name -> Ok { path = name; threads = 1; state = [] }
   | Error _ when Names.all registered = [] ->
       let message =
         Printf.sprintf
@@ -49,32 +49,43 @@ let find name =
 let tensor_of (info : Core.tensor_info) : Model.tensor =
   { name = info.tensor_name; dtype = info.dtype_name; shape = Model.shape info.dims info.dim_names }
 
-let model_of name session =
+let model_of name session ~state =
   let infos = Array.to_list (Core.tensors session) in
   let outputs, inputs = List.partition (fun (info : Core.tensor_info) -> info.is_output) infos in
-  In_process.model name ~engine:"onnx" ~inputs:(List.map tensor_of inputs) ~outputs:(List.map tensor_of outputs)
+  In_process.carry ~state
+    (In_process.model name ~engine:"onnx" ~inputs:(List.map tensor_of inputs) ~outputs:(List.map tensor_of outputs))
 
 module Engine = struct
   type t = { session : Core.session; holds_lock : bool; mutable slots : Slot.t array }
 
   let ( let* ) = Result.bind
 
-  let describe_file name { path; threads } =
+  (* With the session, which the caller closes. *)
+  let load name { path; threads; state } =
     match Core.open_session path threads with
-    | Ok session ->
-        let model = model_of name session in
+    | Error (_, problem) -> Error problem
+    | Ok session -> (
+        match model_of name session ~state with
+        | Ok model -> Ok (session, model)
+        | Error problem ->
+            Core.close_session session;
+            Error problem)
+
+  let describe_file name file =
+    match load name file with
+    | Ok (session, model) ->
         Core.close_session session;
-        model
-    | Error (_, problem) -> In_process.failed_model name ~engine:"onnx" problem
+        In_process.visible model
+    | Error problem -> In_process.failed_model name ~engine:"onnx" problem
 
   let describe name = Result.map (describe_file name) (find name)
   let models () = Ok (List.map (fun (name, file) -> describe_file name file) (Names.all registered))
 
   let open_model ~lock name =
-    let* { path; threads } = find name in
-    match Core.open_session path threads with
-    | Ok session -> Ok ({ session; holds_lock = lock = `Hold; slots = [||] }, model_of name session)
-    | Error (_, problem) -> Error (In_process.not_loaded name problem)
+    let* file = find name in
+    match load name file with
+    | Ok (session, model) -> Ok ({ session; holds_lock = lock = `Hold; slots = [||] }, model)
+    | Error problem -> Error (In_process.not_loaded name problem)
 
   let attach t ~slots tensors =
     t.slots <- Array.init slots (fun slot -> Slot.make t.session ~slot ~holds_lock:t.holds_lock tensors);

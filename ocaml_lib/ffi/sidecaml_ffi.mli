@@ -26,12 +26,15 @@
 
 include Sidecaml.Backend.S
 
-val register : ?threads:int -> string -> path:string -> unit
+val register : ?threads:int -> ?state:(string * string) list -> string -> path:string -> unit
 (** [register name ~path] makes a model's file known by a name, in place of one of that name; it is loaded when the first
     channel opens.
 
     @param threads of ONNX Runtime for one run; opening the model refuses a number that makes no sense. Default: 1, the
-      caller's own. *)
+      caller's own.
+    @param state outputs that become inputs of a channel's next request, which no program sees: see
+      {!Sidecaml.Backend.S.reset}. Each lies in two places, one read and one written, so that nothing is copied. Default:
+      none. *)
 
 val forget : string -> unit
 (** [forget name] takes the name back; channels that are open stay open. *)

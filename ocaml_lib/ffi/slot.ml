@@ -104,10 +104,17 @@ let run_io t binding deadline_ns =
   let run = if t.holds_lock then Core.run_holding else Core.run_releasing in
   succeeded t binding (run binding.io deadline_ns)
 
+let is_carried_as_it_must t binding number tensor =
+  match Tensor.refusal tensor ~slot:t.slot (Core.output_dims binding.io number) with
+  | Some error ->
+      t.failure <- error;
+      false
+  | None -> true
+
 let copy t binding number =
   let tensor = output t number in
-  let code = Core.check_output binding.io number (t.inputs + number) (Tensor.max_dims tensor) in
-  succeeded t binding code
+  is_carried_as_it_must t binding number tensor
+  && succeeded t binding (Core.check_output binding.io number (t.inputs + number) (Tensor.max_dims tensor))
   && begin
        Tensor.set_dims tensor ~slot:t.slot (Core.output_dims binding.io number);
        let (Array array) = Tensor.array tensor ~slot:t.slot in

@@ -302,6 +302,26 @@ module type S = sig
 
       Raises [Invalid_argument] when the slot holds neither a request nor an answer. *)
 
+  (** {1 Carried state}
+
+      A model may have state: outputs that become inputs of the next request ({!Model.carried}). Where the daemon's
+      configuration says so, or whoever registered the model, the state is kept where the model runs: a program neither
+      sees nor copies it, each channel has its own, and requests of a channel get it in the order in which they were
+      submitted. It begins as zeros. A request that fails leaves it as it was; one that was cancelled before it started
+      never ran.
+
+      Where the size of the state depends on dynamic dimensions of inputs, {!set_dims} may change it after a {!reset} only:
+      otherwise the request fails with [Bad_dims]. *)
+
+  val reset : t -> unit
+  (** [reset t] begins anew: the next request that is submitted finds zeros. Should that request be given up, the one after
+      it does.
+
+      After a [Timeout] or {!abandon}, reset: the request that was given up may have run to its end, and the state have
+      moved on.
+
+      Raises [Invalid_argument] for a model that carries no state, and on a closed channel. *)
+
   (** {1 Looking closer} *)
 
   val set_stamps : t -> bool -> unit

@@ -318,6 +318,13 @@ module Make (T : Transport.S) = struct
   let await_exn t slot = Error.get_exn (await t slot)
   let await_for_exn t slot ~timeout_ns = Error.get_exn (await_for t slot ~timeout_ns)
 
+  (* --- Carried state ----------------------------------------------------------------------------------------------- *)
+
+  let reset t =
+    if t.model.carried = [] then misuse t "reset" "it carries no state: there is nothing to reset";
+    let code = T.reset t.requests in
+    if code < 0 then refuse t "reset" code closed
+
   (* --- Looking closer ---------------------------------------------------------------------------------------------- *)
 
   let set_stamps t wanted =

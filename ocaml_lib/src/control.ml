@@ -23,6 +23,8 @@ let request ?model ?(slots = 1) ?(policy = Abi.policy_adaptive) ?(dims = []) ~so
 let tensor_of (info : Core.tensor_info) : Model.tensor =
   { name = info.tensor_name; dtype = info.dtype_name; shape = Model.shape info.dims info.dim_names }
 
+let carried_of (output, info) : Model.carried = { input = tensor_of info; output }
+
 let state_of state problem : Model.state =
   match state with "ready" -> Ready | "loading" -> Loading | _ -> Failed problem
 
@@ -36,6 +38,7 @@ let model_of (info : Core.model_info) : Model.t =
     max_slots = info.max_slots;
     inputs = List.map tensor_of inputs;
     outputs = List.map tensor_of outputs;
+    carried = List.map carried_of (Array.to_list info.carried);
   }
 
 let error_of (number, message) = Error.of_number number ~message

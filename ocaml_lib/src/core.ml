@@ -26,6 +26,7 @@ type model_info = {
   fingerprint : int64;
   max_slots : int;
   tensors : tensor_info array;
+  carried : (string * tensor_info) array;
 }
 
 type place = {
@@ -89,6 +90,8 @@ external abandon : handle -> (int[@untagged]) -> (int[@untagged])
 external set_dims : handle -> int -> int -> int array -> int = "sidecaml_ml_set_dims" [@@noalloc]
 
 external get_dims : handle -> int -> int -> int array -> int = "sidecaml_ml_get_dims" [@@noalloc]
+
+external reset : handle -> int = "sidecaml_ml_reset" [@@noalloc]
 
 external set_stamps : handle -> bool -> int = "sidecaml_ml_set_stamps" [@@noalloc]
 

@@ -33,6 +33,7 @@ type model_info = {
   fingerprint : int64;
   max_slots : int;
   tensors : tensor_info array;
+  carried : (string * tensor_info) array;  (** of each pair, output and input *)
 }
 
 type place = {
@@ -113,6 +114,9 @@ external set_dims : handle -> int -> int -> int array -> int = "sidecaml_ml_set_
 
 external get_dims : handle -> int -> int -> int array -> int = "sidecaml_ml_get_dims" [@@noalloc]
 (** [get_dims handle slot tensor dims] writes into [dims], which is as long as the tensor's rank. *)
+
+external reset : handle -> int = "sidecaml_ml_reset" [@@noalloc]
+(** Carried state starts anew with the next request. *)
 
 external set_stamps : handle -> bool -> int = "sidecaml_ml_set_stamps" [@@noalloc]
 

@@ -5,6 +5,7 @@ module Tensor = struct
     (* Of each slot. *)
     dims : int array array;
     known : bool array;
+    state : Model.carried option; (* what it is a part of *)
   }
 
   let signature t = t.signature
@@ -36,8 +37,46 @@ module Tensor = struct
 
   let make ~slots ~is_output (signature : Model.tensor) dtype max_dims =
     let view = View.allocate ~slots ~is_output signature dtype ~max_dims in
-    { view; signature; dims = Array.init slots (fun _ -> Array.copy max_dims); known = Array.make slots true }
+    { view; signature; dims = Array.init slots (fun _ -> Array.copy max_dims); known = Array.make slots true; state = None }
+
+  (* The same tensor where a slot is several of the engine's, one for each way that state may lie: those have its memory and
+     its dims. *)
+  let in_ways t ~ways =
+    let slots = ways * Array.length t.dims in
+    let slot_of = Array.init slots (fun i -> i / ways) in
+    {
+      t with
+      view = View.remap t.view ~is_output:(is_output t) t.signature slot_of;
+      dims = Array.map (fun slot -> t.dims.(slot)) slot_of;
+      known = Array.make slots true;
+    }
+
+  (* Reads or writes one of the two places of [state], whose dims are those of the request that runs. *)
+  let over_state kept carried ~is_output (signature : Model.tensor) places =
+    {
+      view = View.remap kept.view ~is_output signature places;
+      signature;
+      dims = Array.map (fun _ -> kept.dims.(0)) places;
+      known = Array.make (Array.length places) true;
+      state = Some carried;
+    }
+
+  let dims_text dims = Printf.sprintf "[%s]" (String.concat "," (List.map string_of_int (Array.to_list dims)))
+
+  let refusal t ~slot dims =
+    match t.state with
+    | Some carried when dims <> t.dims.(slot) ->
+        let message =
+          Printf.sprintf
+            "output %s came out as %s and input %s, whose state it is, went in as %s: state must keep its size"
+            (Nearest.quoted carried.output) (dims_text dims) (Nearest.quoted carried.input.name)
+            (dims_text t.dims.(slot))
+        in
+        Some (Error.Rejected { code = Engine; message })
+    | _ -> None
 end
+
+type carried = Carried.t
 
 module type Engine = sig
   val models : unit -> (Model.t list, Error.t) result
@@ -45,7 +84,7 @@ module type Engine = sig
 
   type t
 
-  val open_model : lock:Backend.lock -> string -> (t * Model.t, Error.t) result
+  val open_model : lock:Backend.lock -> string -> (t * carried, Error.t) result
   val attach : t -> slots:int -> Tensor.t array -> (unit, Error.t) result
   val run : t -> slot:int -> deadline_ns:int -> bool
   val failure : t -> slot:int -> Error.t
@@ -60,10 +99,20 @@ let fingerprint inputs outputs =
   String.get_int64_le (Digest.string (text inputs ^ "\n\n" ^ text outputs)) 0
 
 let model ?(max_slots = Abi.max_slots) name ~engine ~inputs ~outputs : Model.t =
-  { name; engine; state = Ready; fingerprint = fingerprint inputs outputs; max_slots; inputs; outputs }
+  { name; engine; state = Ready; fingerprint = fingerprint inputs outputs; max_slots; inputs; outputs; carried = [] }
 
 let failed_model name ~engine problem : Model.t =
-  { name; engine; state = Failed problem; fingerprint = 0L; max_slots = Abi.max_slots; inputs = []; outputs = [] }
+  { name; engine; state = Failed problem; fingerprint = 0L; max_slots = Abi.max_slots; inputs = []; outputs = []; carried = [] }
+
+let carry ~state model =
+  let carried = Carried.carry model state in
+  (* Only what is seen takes part, as with the daemon. *)
+  let seen (carried : Carried.t) =
+    { carried with visible = { carried.visible with fingerprint = fingerprint carried.visible.inputs carried.visible.outputs } }
+  in
+  Result.map seen carried
+
+let visible (model : Carried.t) = model.visible
 
 let not_loaded name problem =
   let message = Printf.sprintf "model %s could not be loaded: %s" (Nearest.quoted name) problem in
@@ -103,6 +152,7 @@ module Shapes = struct
     is_fixed : bool; (* nothing ever changes *)
     stale : bool array; (* of each slot: its inputs' dims were set since the last look *)
     failures : Error.t option array;
+    ways : int; (* slots of the engine for each of the channel's *)
   }
 
   let described (tensor : Tensor.t) =
@@ -111,8 +161,9 @@ module Shapes = struct
     let shape = tensor.signature.shape in
     (tensor.signature.name, Array.map size shape, Array.map name shape)
 
-  let make ~slots tensors =
+  let make ~slots ~ways tensors =
     {
+      ways;
       signature = Array.map described tensors;
       inputs = List.length (List.filter (fun tensor -> not (Tensor.is_output tensor)) (Array.to_list tensors));
       is_fixed = not (List.exists Tensor.is_dynamic (Array.to_list tensors));
@@ -121,10 +172,17 @@ module Shapes = struct
     }
 
   let look t tensors slot =
-    let rows = Array.map (fun (tensor : Tensor.t) -> tensor.dims.(slot)) tensors in
+    let first = slot * t.ways in
+    (* The size of an output that is state follows from its input's, whatever its names tell. *)
+    let row (tensor : Tensor.t) =
+      let dims = tensor.dims.(first) in
+      if tensor.state <> None && Tensor.is_output tensor then Array.copy dims else dims
+    in
+    let rows = Array.map row tensors in
     let known = Array.make (Array.length tensors) true in
     let message = Core.request_dims t.inputs t.signature rows known in
-    Array.iteri (fun i (tensor : Tensor.t) -> tensor.known.(slot) <- known.(i)) tensors;
+    let tell i (tensor : Tensor.t) = if tensor.state = None then Array.fill tensor.known first t.ways known.(i) in
+    Array.iteri tell tensors;
     t.failures.(slot) <- (if message = "" then None else Some (Rejected { code = Bad_dims; message }));
     t.stale.(slot) <- false
 
@@ -135,6 +193,109 @@ module Shapes = struct
       if t.stale.(slot) then look t tensors slot;
       t.failures.(slot)
     end
+end
+
+(* What goes from a channel's request to the next one, in two places: one is read while the other is written, and they
+   change their parts after a run that succeeded. *)
+module State = struct
+  type size = Always of int | Of_input of Tensor.t * int (* axis *)
+
+  type t = {
+    carried : Model.carried array;
+    kept : Tensor.t array; (* of each pair, both places *)
+    sizes : size array array;
+    had : int array array; (* dims of what is in the place to read *)
+    mutable is_zero : bool; (* which may have any dims *)
+    mutable place : int; (* to read *)
+    mutable resets : bool;
+  }
+
+  let size_of inputs dims = function
+    | Model.Fixed size -> Always size
+    | Dynamic name ->
+        let find found (input : Tensor.t) =
+          let axes = List.init (Array.length input.signature.shape) Fun.id in
+          let has axis = input.signature.shape.(axis) = Model.Dynamic name in
+          List.fold_left (fun found axis -> if has axis then Of_input (input, axis) else found) found axes
+        in
+        List.fold_left find (Always (List.assoc name dims)) inputs
+
+  let keep dims (carried : Model.carried) =
+    let max_dims = Array.map (Maxima.maximum dims) carried.input.shape in
+    Tensor.make ~slots:2 ~is_output:false carried.input (Option.get (Dtype.of_name carried.input.dtype)) max_dims
+
+  let make (model : Carried.t) ~inputs ~dims =
+    let carried = Array.of_list model.visible.carried in
+    let kept = Array.map (keep dims) carried in
+    {
+      carried;
+      kept;
+      sizes = Array.map (fun (pair : Model.carried) -> Array.map (size_of inputs dims) pair.input.shape) carried;
+      had = Array.map (fun tensor -> Array.copy (Tensor.max_dims tensor)) kept;
+      is_zero = true;
+      place = 0;
+      resets = false;
+    }
+
+  let places = 2
+
+  (* The tensor of that number, when it is a part of the state: the engine's slot for each way round has it elsewhere. *)
+  let part t (model : Carried.t) ~slots number signature =
+    let tensor pair ~is_output =
+      let place slot = if is_output then 1 - (slot mod places) else slot mod places in
+      Tensor.over_state t.kept.(pair) t.carried.(pair) ~is_output signature (Array.init (places * slots) place)
+    in
+    let rec find pair =
+      if pair = Array.length model.pairs then None
+      else
+        let input, output = model.pairs.(pair) in
+        if number = input then Some (tensor pair ~is_output:false)
+        else if number = output then Some (tensor pair ~is_output:true)
+        else find (pair + 1)
+    in
+    find 0
+
+  let clear t = Array.iter (fun (tensor : Tensor.t) -> View.clear tensor.view) t.kept
+
+  let start t =
+    if t.resets then begin
+      clear t;
+      t.is_zero <- true;
+      t.resets <- false
+    end
+
+  let size ~slot = function Always size -> size | Of_input (input, axis) -> input.Tensor.dims.(slot).(axis)
+
+  (* Gives the state the dims that the slot's request makes of it; whether it has them, or can get them. *)
+  let fit t ~slot =
+    let fits = ref true in
+    for pair = 0 to Array.length t.kept - 1 do
+      let dims = t.kept.(pair).dims.(0) in
+      for axis = 0 to Array.length dims - 1 do
+        dims.(axis) <- size ~slot t.sizes.(pair).(axis);
+        if (not t.is_zero) && dims.(axis) <> t.had.(pair).(axis) then fits := false
+      done
+    done;
+    !fits
+
+  let advance t =
+    for pair = 0 to Array.length t.kept - 1 do
+      let dims = t.kept.(pair).dims.(0) in
+      Array.blit dims 0 t.had.(pair) 0 (Array.length dims)
+    done;
+    t.is_zero <- false;
+    t.place <- 1 - t.place
+
+  let other_dims t =
+    let rec first pair = if t.kept.(pair).dims.(0) <> t.had.(pair) then pair else first (pair + 1) in
+    let pair = first 0 in
+    let message =
+      Printf.sprintf "the state of input %s is %s and this request's dims make it %s: reset the channel before its dims change"
+        (Nearest.quoted t.carried.(pair).input.name)
+        (Tensor.dims_text t.had.(pair))
+        (Tensor.dims_text t.kept.(pair).dims.(0))
+    in
+    Some (Error.Rejected { code = Bad_dims; message })
 end
 
 (* Places of the stamps. *)
@@ -150,7 +311,11 @@ module Requests (E : Engine) = struct
   type t = {
     engine : E.t;
     tensors : Tensor.t array;
+    state : State.t option;
+    whole : Tensor.t array; (* as the engine sees them: with the state, and two of its slots for each when there is one *)
     shapes : Shapes.t;
+    refused : Error.t option array; (* of each slot, before its last request ran *)
+    ran : int array; (* of each slot, the engine's where its last request ran *)
     slots : int;
     states : state array;
     mutable next : int;
@@ -176,25 +341,49 @@ module Requests (E : Engine) = struct
         | None -> unsupported signature
         | Some dtype -> make_tensors ~slots (Tensor.make ~slots ~is_output signature dtype max_dims :: made) rest)
 
-  let tensors_of (model : Model.t) ~slots ~dims =
+  (* The engine's tensors, of those that programs see and the state. *)
+  let with_state (model : Carried.t) ~slots ~dims tensors =
+    let inputs = List.filter (fun tensor -> not (Tensor.is_output tensor)) (Array.to_list tensors) in
+    let state = State.make model ~inputs ~dims in
+    let seen = ref (Array.to_list tensors) in
+    let next () =
+      let tensor = List.hd !seen in
+      seen := List.tl !seen;
+      Tensor.in_ways tensor ~ways:State.places
+    in
+    let tensor number signature =
+      match State.part state model ~slots number signature with Some tensor -> tensor | None -> next ()
+    in
+    (Some state, Array.mapi tensor (Array.of_list (model.whole.inputs @ model.whole.outputs)))
+
+  let tensors_of (carried : Carried.t) ~slots ~dims =
+    let model = carried.visible in
     let* max_dims = Maxima.bind model dims in
     let* bytes = Maxima.bytes ~slots model max_dims in
     let inputs = List.map (fun tensor -> (false, tensor)) model.inputs in
     let outputs = List.map (fun tensor -> (true, tensor)) model.outputs in
     let described = List.map2 (fun (is_output, tensor) dims -> (is_output, tensor, dims)) (inputs @ outputs) max_dims in
-    try make_tensors ~slots [] described
+    try
+      let* tensors = make_tensors ~slots [] described in
+      let state, whole = if model.carried = [] then (None, tensors) else with_state carried ~slots ~dims tensors in
+      Ok (tensors, state, whole)
     with Out_of_memory ->
       let message = Printf.sprintf "model %s needs %d bytes for its tensors, which the machine has not" (Nearest.quoted model.name) bytes in
       Error (Error.Rejected { code = No_memory; message })
 
-  let prepare engine (model : Model.t) ~slots ~dims =
-    let* tensors = tensors_of model ~slots ~dims in
-    let* () = E.attach engine ~slots tensors in
+  let prepare engine (model : Carried.t) ~slots ~dims =
+    let* tensors, state, whole = tensors_of model ~slots ~dims in
+    let ways = if state = None then 1 else State.places in
+    let* () = E.attach engine ~slots:(ways * slots) whole in
     let requests =
       {
         engine;
         tensors;
-        shapes = Shapes.make ~slots tensors;
+        state;
+        whole;
+        shapes = Shapes.make ~slots ~ways whole;
+        refused = Array.make slots None;
+        ran = Array.make slots 0;
         slots;
         states = Array.make slots Free;
         next = 0;
@@ -205,7 +394,7 @@ module Requests (E : Engine) = struct
       }
     in
     let views = Array.map (fun (t : Tensor.t) -> t.view) tensors in
-    Ok ({ requests; model; views; slots } : t Transport.opened)
+    Ok ({ requests; model = model.visible; views; slots } : t Transport.opened)
 
   let too_many (model : Model.t) slots =
     let message =
@@ -216,7 +405,9 @@ module Requests (E : Engine) = struct
 
   let open_model ~socket:_ ~timeout_ns:_ ~slots ~dims ~policy:_ ~lock name =
     let* engine, model = E.open_model ~lock name in
-    let opened = if slots > model.max_slots then too_many model slots else prepare engine model ~slots ~dims in
+    let opened =
+      if slots > model.visible.max_slots then too_many model.visible slots else prepare engine model ~slots ~dims
+    in
     if Result.is_error opened then E.close engine;
     opened
 
@@ -242,6 +433,7 @@ module Requests (E : Engine) = struct
     t.is_open <- false;
     E.close t.engine;
     Array.iter (fun (tensor : Tensor.t) -> View.clear tensor.view) t.tensors;
+    Option.iter State.clear t.state;
     0
 
   let close t =
@@ -254,14 +446,29 @@ module Requests (E : Engine) = struct
 
   let stamp t slot stage = t.stamps.(slot).(stage) <- (if t.takes_stamps then Core.now_ns () else 0)
 
+  let refusal t slot =
+    match t.state with
+    | Some state when not (State.fit state ~slot) -> State.other_dims state
+    | _ -> Shapes.failure t.shapes t.whole slot
+
+  let engine_slot t slot =
+    match t.state with Some state -> (State.places * slot) + state.State.place | None -> slot
+
+  let runs t slot deadline =
+    (match t.state with Some state -> State.start state | None -> ());
+    t.refused.(slot) <- refusal t slot;
+    let place = engine_slot t slot in
+    t.ran.(slot) <- place;
+    let succeeded = t.refused.(slot) = None && E.run t.engine ~slot:place ~deadline_ns:deadline in
+    (match t.state with Some state when succeeded -> State.advance state | _ -> ());
+    succeeded
+
   let run_slot t slot deadline =
     stamp t slot submitted;
     stamp t slot seen;
     t.states.(slot) <- Free;
     stamp t slot started;
-    let succeeded =
-      Shapes.failure t.shapes t.tensors slot = None && E.run t.engine ~slot ~deadline_ns:deadline
-    in
+    let succeeded = runs t slot deadline in
     stamp t slot finished;
     t.states.(slot) <- (if succeeded then Answered else Failed)
 
@@ -284,7 +491,7 @@ module Requests (E : Engine) = struct
         Transport.failed
 
   let failure t slot _result =
-    match Shapes.failure t.shapes t.tensors slot with Some error -> error | None -> E.failure t.engine ~slot
+    match t.refused.(slot) with Some error -> error | None -> E.failure t.engine ~slot:t.ran.(slot)
 
   let run_now t slot deadline =
     t.states.(slot) <- Free;
@@ -340,6 +547,12 @@ module Requests (E : Engine) = struct
       Array.length current
     end
 
+  let reset_now t _ _ =
+    (match t.state with Some state -> state.State.resets <- true | None -> ());
+    0
+
+  let reset t = guarded t reset_now 0 0
+
   let set_stamps t wanted =
     if t.is_open then begin
       t.takes_stamps <- wanted;
@@ -362,4 +575,12 @@ module Make (E : Engine) = struct
   include Channel.Make (Requests)
 
   let engine t = t.requests.Requests.engine
+
+  let inside t =
+    match t.requests.Requests.state with
+    | None -> t
+    | Some _ ->
+        let requests = { t.requests with Requests.tensors = t.requests.Requests.whole } in
+        let views = Array.map (fun (tensor : Tensor.t) -> tensor.view) requests.tensors in
+        of_opened { requests; model = t.model; views; slots = State.places * t.slots }
 end

@@ -27,12 +27,19 @@ module Tensor : sig
   (** [set_dims t ~slot dims] says how large an output came out.
       @raise Invalid_argument when there is no room for that, or the signature says otherwise *)
 
+  val refusal : t -> slot:int -> int array -> Error.t option
+  (** [refusal t ~slot dims] says why an output may not come out so large, where it is state that is carried; for others
+      see {!set_dims}. *)
+
   type any = Array : ('a, 'b, Bigarray.c_layout) Bigarray.Genarray.t -> any
 
   val array : t -> slot:int -> any
   (** [array t ~slot] is the tensor in its current dims: its memory starts on 64 bytes, stays where it is while the
       Bigarray can be reached, and has room for [max_dims]. *)
 end
+
+type carried
+(** A model, and which of its tensors are state that is carried from a channel's request to the next: see {!carry}. *)
 
 (** What runs models. Texts of errors should be those of the daemon for the same cause. *)
 module type Engine = sig
@@ -42,11 +49,13 @@ module type Engine = sig
   type t
   (** A model, opened for one channel. *)
 
-  val open_model : lock:Backend.lock -> string -> (t * Model.t, Error.t) result
+  val open_model : lock:Backend.lock -> string -> (t * carried, Error.t) result
   (** [open_model ~lock name] loads it. *)
 
   val attach : t -> slots:int -> Tensor.t array -> (unit, Error.t) result
-  (** [attach t ~slots tensors] is called once, before any run: inputs come first, in the model's order. *)
+  (** [attach t ~slots tensors] is called once, before any run: inputs come first, in the order of the whole model. State
+      that is carried lies in tensors as any other; each slot of a channel is then two here, which differ only in where
+      the state is read and where it is written. *)
 
   val run : t -> slot:int -> deadline_ns:int -> bool
   (** [run t ~slot ~deadline_ns] runs the request in the slot, until a time of {!Backend.S.now_ns} (0: none); whether it
@@ -65,6 +74,13 @@ val model : ?max_slots:int -> string -> engine:string -> inputs:Model.tensor lis
 (** [model name ~engine ~inputs ~outputs] is one that is ready.
 
     @param max_slots default: the most that there can be, 1024 *)
+
+val carry : state:(string * string) list -> Model.t -> (carried, string) result
+(** [carry ~state model] is a model whose outputs in [state] become the inputs beside them with the next request; or what
+    is wrong with that. *)
+
+val visible : carried -> Model.t
+(** [visible model] is what a program sees of it. *)
 
 val failed_model : string -> engine:string -> string -> Model.t
 (** [failed_model name ~engine problem] is one that could not be loaded. *)
@@ -93,4 +109,7 @@ module Make (E : Engine) : sig
   include Backend.S
 
   val engine : t -> E.t
+
+  val inside : t -> t
+  (** [inside t] is the channel with all tensors and slots that the engine has, for views and dims while it runs. *)
 end

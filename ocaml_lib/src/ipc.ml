@@ -77,6 +77,7 @@ module Daemon = struct
     ignore (Core.release t.handle slot);
     Error.of_number (-code) ~message
 
+  let reset t = Core.reset t.handle
   let set_stamps t wanted = Core.set_stamps t.handle wanted
   let stamps t slot four = Core.stamps t.handle slot four
   let gone t = match Core.gone t.handle with 0, _ -> None | _, text -> Some text

@@ -2,7 +2,7 @@
 module rec Engine : sig
   include In_process.Engine
 
-  val serve : Model.t -> (Base.t -> slot:int -> (unit, Error.t) result) -> unit
+  val serve : In_process.carried -> (Base.t -> slot:int -> (unit, Error.t) result) -> unit
   val withdraw : string -> unit
   val belongs_to : t -> Base.t -> unit
   val output : t -> string -> In_process.Tensor.t option
@@ -21,11 +21,11 @@ end = struct
 
   (* --- What is served -------------------------------------------------------------------------------------------- *)
 
-  let served : (Model.t * answer) Names.t = Names.create ()
-  let serve (model : Model.t) answer = Names.add served model.name (model, answer)
+  let served : (In_process.carried * answer) Names.t = Names.create ()
+  let serve model answer = Names.add served (In_process.visible model).name (model, answer)
   let withdraw name = Names.remove served name
-  let models () = Ok (List.map (fun (_, (model, _)) -> model) (Names.all served))
-  let describe name = Result.map fst (Names.find served name)
+  let models () = Ok (List.map (fun (_, (model, _)) -> In_process.visible model) (Names.all served))
+  let describe name = Result.map (fun (model, _) -> In_process.visible model) (Names.find served name)
 
   (* --- One channel ----------------------------------------------------------------------------------------------- *)
 
@@ -68,6 +68,7 @@ and Base : sig
   include Backend.S
 
   val engine : t -> Engine.t
+  val inside : t -> t
 end =
   In_process.Make (Engine)
 
@@ -75,7 +76,7 @@ include Base
 
 let open_model ?socket ?timeout_ns ?slots ?dims ?policy ?lock name =
   let opened = Base.open_model ?socket ?timeout_ns ?slots ?dims ?policy ?lock name in
-  Result.iter (fun t -> Engine.belongs_to (Base.engine t) t) opened;
+  Result.iter (fun t -> Engine.belongs_to (Base.engine t) (Base.inside t)) opened;
   opened
 
 include Opening.Make (struct
@@ -91,9 +92,11 @@ let check_dtype (tensor : Model.tensor) =
   if Dtype.of_name tensor.dtype = None then
     invalid_arg (Printf.sprintf "Sidecaml.Mock.serve: tensor %S: there is no dtype %S" tensor.name tensor.dtype)
 
-let serve ?max_slots ~inputs ~outputs name answer =
+let serve ?max_slots ?(state = []) ~inputs ~outputs name answer =
   List.iter check_dtype (inputs @ outputs);
-  Engine.serve (In_process.model ?max_slots name ~engine:"mock" ~inputs ~outputs) answer
+  match In_process.carry ~state (In_process.model ?max_slots name ~engine:"mock" ~inputs ~outputs) with
+  | Ok model -> Engine.serve model answer
+  | Error problem -> invalid_arg (Printf.sprintf "Sidecaml.Mock.serve: model %S: %s" name problem)
 
 let withdraw = Engine.withdraw
 

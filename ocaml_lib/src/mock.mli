@@ -16,6 +16,7 @@ include Backend.S
 
 val serve :
   ?max_slots:int ->
+  ?state:(string * string) list ->
   inputs:Model.tensor list ->
   outputs:Model.tensor list ->
   string ->
@@ -27,8 +28,9 @@ val serve :
     whichever it is. An exception goes through to the caller, and the request is given up. Before each run, outputs have
     the dimensions that the inputs' names tell, or else the largest.
 
-    Raises [Invalid_argument] for a dtype that {!Dtype.of_name} does not know.
+    Raises [Invalid_argument] for a dtype that {!Dtype.of_name} does not know, and for [state] that cannot be.
 
+    @param state outputs that become inputs of the channel's next request, which [answer] sees as any others. Default: none.
     @param max_slots most slots of a channel. Default: 1024. *)
 
 val set_output_dims : ?slot:int -> t -> string -> int array -> unit

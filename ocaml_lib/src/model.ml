@@ -1,5 +1,6 @@
 type dim = Fixed of int | Dynamic of string
 type tensor = { name : string; dtype : string; shape : dim array }
+type carried = { input : tensor; output : string }
 type state = Ready | Loading | Failed of string
 
 type t = {
@@ -10,14 +11,19 @@ type t = {
   max_slots : int;
   inputs : tensor list;
   outputs : tensor list;
+  carried : carried list;
 }
 
 let shape sizes names = Array.map2 (fun size name -> if size < 0 then Dynamic name else Fixed size) sizes names
 
 let dynamic_dims model =
   let add names = function Dynamic name when not (List.mem name names) -> name :: names | _ -> names in
+  let carried = List.map (fun pair -> pair.input) model.carried in
   List.rev
-    (List.fold_left (fun names (t : tensor) -> Array.fold_left add names t.shape) [] (model.inputs @ model.outputs))
+    (List.fold_left
+       (fun names (t : tensor) -> Array.fold_left add names t.shape)
+       []
+       (model.inputs @ model.outputs @ carried))
 
 let dim_to_string = function Fixed size -> string_of_int size | Dynamic name -> name
 
@@ -35,4 +41,5 @@ let pp ppf model =
   Format.fprintf ppf ")";
   List.iter (tensor "input") model.inputs;
   List.iter (tensor "output") model.outputs;
+  List.iter (fun pair -> Format.fprintf ppf "@,  state  %s from %s" (tensor_to_string pair.input) pair.output) model.carried;
   Format.fprintf ppf "@]"

@@ -10,6 +10,13 @@ type tensor = {
   shape : dim array;  (** empty for a scalar *)
 }
 
+type carried = {
+  input : tensor;
+  output : string;  (** becomes the input of the channel's next request *)
+}
+(** State that whoever runs the model keeps from one request of a channel to the next. A program sees neither tensor, and
+    begins anew with {!Backend.S.reset}. *)
+
 type state =
   | Ready
   | Loading
@@ -23,6 +30,7 @@ type t = {
   max_slots : int;  (** most that one channel may have *)
   inputs : tensor list;  (** in the model's order; empty unless [Ready] *)
   outputs : tensor list;
+  carried : carried list;  (** what is not among them *)
 }
 
 val shape : int array -> string array -> dim array

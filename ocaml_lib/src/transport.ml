@@ -48,6 +48,9 @@ module type S = sig
   val failure : t -> int -> int -> Error.t
   (* Of (slot, result): why the request in the slot failed, where the result does not say it. The slot is free after. *)
 
+  val reset : t -> int
+  (* Carried state starts anew with the next request that is submitted. *)
+
   val set_stamps : t -> bool -> int
   val stamps : t -> int -> int array -> int
   val gone : t -> string option

@@ -11,6 +11,7 @@ type t =
       dtype : ('a, 'b) Dtype.t;
       base : ('a, 'b, c_layout) Array1.t;
       by_slot : ('a, 'b, c_layout) Genarray.t array;
+      places : int array; (* of each slot, which place in memory it is *)
     }
       -> t
 
@@ -52,7 +53,7 @@ let build dtype base (place : Core.place) slot dims =
 
 let over base slots is_output signature (place : Core.place) dtype =
   let by_slot = Array.init slots (fun slot -> build dtype base place slot place.max_dims) in
-  View { signature; is_output; place; dtype; base; by_slot }
+  View { signature; is_output; place; dtype; base; by_slot; places = Array.init slots Fun.id }
 
 let view_of known (layout : Core.layout) is_output (signature : Model.tensor) (place : Core.place) =
   match Dtype.of_name signature.dtype with
@@ -81,11 +82,17 @@ let aligned dtype bytes =
   Core.make_zeros base;
   base
 
+let is_dynamic_shape = Array.exists (function Model.Dynamic _ -> true | Fixed _ -> false)
+
 let allocate ~slots ~is_output (signature : Model.tensor) (Dtype.Any dtype) ~max_dims =
   let stride = stride_of dtype max_dims in
-  let dynamic = Array.exists (function Model.Dynamic _ -> true | Fixed _ -> false) signature.shape in
-  let place : Core.place = { dynamic; offset = 0; stride; max_dims } in
+  let place : Core.place = { dynamic = is_dynamic_shape signature.shape; offset = 0; stride; max_dims } in
   over (aligned dtype (slots * stride)) slots is_output signature place dtype
+
+let remap (View v) ~is_output (signature : Model.tensor) places =
+  let place = { v.place with dynamic = is_dynamic_shape signature.shape } in
+  let by_slot = Array.map (fun memory -> build v.dtype v.base place memory place.max_dims) places in
+  View { v with signature; is_output; place; by_slot; places }
 
 let clear (View v) = Core.give_back v.base
 
@@ -100,7 +107,7 @@ let to_string (View v) = Model.tensor_to_string v.signature
 let constructor (View v) = String.capitalize_ascii (Dtype.name v.dtype)
 
 let current (View v) slot dims =
-  if Genarray.dims v.by_slot.(slot) <> dims then v.by_slot.(slot) <- build v.dtype v.base v.place slot dims
+  if Genarray.dims v.by_slot.(slot) <> dims then v.by_slot.(slot) <- build v.dtype v.base v.place v.places.(slot) dims
 
 type any = Array : ('a, 'b, c_layout) Genarray.t -> any
 

@@ -17,6 +17,10 @@ val allocate :
     [max_dims] in every slot; the sizes are known to fit an [int].
     @raise Out_of_memory *)
 
+val remap : t -> is_output:bool -> Model.tensor -> int array -> t
+(** [remap view ~is_output signature places] is a tensor of that signature in the memory of [view]: slot [i] is the place
+    of that one's slot [places.(i)]. *)
+
 val clear : t -> unit
 (** [clear view] makes every slot of one that was allocated zeros, and gives its memory back. *)
 

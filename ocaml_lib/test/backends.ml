@@ -33,7 +33,9 @@ module In_process = struct
        let folder = Filename.dirname (Support.Daemon.shared ()) in
        let register file =
          if Filename.check_suffix file ".onnx" then
-           register (Filename.chop_suffix file ".onnx") ~path:(Filename.concat folder file)
+           let name = Filename.chop_suffix file ".onnx" in
+           let state = if name = "carried" || name = "carried_rows" then [ ("next", "state") ] else [] in
+           register name ~state ~path:(Filename.concat folder file)
        in
        Array.iter register (Sys.readdir folder))
 

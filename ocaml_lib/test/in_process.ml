@@ -80,8 +80,16 @@ module Failures (B : Backends.S) = struct
     Array0.set (B.input0 m "n" Int64) 20_000L;
     text "slow" (B.run_for m ~timeout_ns:5_000_000)
 
+  let of_state () =
+    B.with_model_exn ~socket:(B.socket ()) ~dims:[ ("N", 8) ] "carried_rows" @@ fun m ->
+    Array1.fill (B.input1 m "shape" Int64) 8L;
+    ok "the first" (B.run m);
+    B.set_dims m "x" [| 3; 8 |];
+    text "state" (B.run m)
+
   let all () =
     [
+      ("of state", of_state ());
       ("in a kernel", in_a_kernel ());
       ("of dims", of_dims ());
       ("of room", of_room ());

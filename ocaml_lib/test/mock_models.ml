@@ -101,7 +101,29 @@ let same_rows () =
       done;
       Ok ())
 
+(* Sums of small numbers in place of a hyperbolic tangent. *)
+let recurrent ?state ~rows name =
+  let shape = if rows then [ Model.Dynamic "N"; Fixed 8 ] else fixed [ 8 ] in
+  Mock.serve ?state name
+    ~inputs:[ tensor "x" "float32" shape; tensor "state" "float32" shape; tensor "shape" "int64" (fixed [ 1 ]) ]
+    ~outputs:[ tensor "y" "float32" shape; tensor "next" "float32" shape ]
+    (fun m ~slot ->
+      let flat array = Bigarray.reshape_1 array (Array.fold_left ( * ) 1 (Genarray.dims array)) in
+      let x = flat (Mock.input ~slot m "x" Float32) and state = flat (Mock.input ~slot m "state" Float32) in
+      let y = flat (Mock.output ~slot m "y" Float32) and next = flat (Mock.output ~slot m "next" Float32) in
+      for i = 0 to Array1.dim x - 1 do
+        y.{i} <- x.{i} +. (state.{i} /. 2.);
+        next.{i} <- y.{i} /. (1. +. Float.abs y.{i})
+      done;
+      if (Mock.input1 ~slot m "shape" Int64).{0} <> 8L then
+        Error (Rejected { code = Engine; message = "a Reshape that does not fit" })
+      else Ok ())
+
 let serve () =
+  recurrent ~rows:false "recurrent";
+  recurrent ~rows:true "recurrent_rows";
+  recurrent ~rows:false ~state:[ ("next", "state") ] "carried";
+  recurrent ~rows:true ~state:[ ("next", "state") ] "carried_rows";
   digits ();
   dynamic_mlp ();
   every_type ();

@@ -11,7 +11,10 @@ module Make (B : Backends.S) = struct
     Alcotest.(check (list string))
       "names, sorted"
       (List.filter B.computes
-         [ "data_dependent"; "digits"; "dynamic_mlp"; "every_rank"; "every_type"; "fails_inside"; "positives"; "same_rows"; "slow" ])
+         [
+           "carried"; "carried_rows"; "data_dependent"; "digits"; "dynamic_mlp"; "every_rank"; "every_type"; "fails_inside";
+           "positives"; "recurrent"; "recurrent_rows"; "same_rows"; "slow";
+         ])
       names
 
   let a_model_is_described () =

@@ -6,8 +6,9 @@ module Of_every_backend (B : Backends.S) = struct
   module Calls = Calls.Make (B)
   module Slots = Slots.Make (B)
   module Memory = Memory.Make (B)
+  module State = State.Make (B)
 
-  let tests = Opening.tests @ Views.tests @ Calls.tests @ Slots.tests @ Memory.tests
+  let tests = Opening.tests @ Views.tests @ Calls.tests @ Slots.tests @ Memory.tests @ State.tests
 end
 
 let tests_of (module B : Backends.S) =

@@ -57,14 +57,15 @@ let model : Model.t =
     max_slots = 4;
     inputs = [ { name = "x"; dtype = "float32"; shape = [| Dynamic "N"; Fixed 64; Dynamic "M" |] } ];
     outputs = [ { name = "y"; dtype = "bool"; shape = [||] }; { name = "z"; dtype = "int8"; shape = [| Dynamic "N" |] } ];
+    carried = [ { input = { name = "h"; dtype = "float32"; shape = [| Dynamic "M"; Dynamic "K" |] }; output = "g" } ];
   }
 
 let models_print_well () =
-  Alcotest.(check (list string)) "dynamic dims" [ "N"; "M" ] (Model.dynamic_dims model);
+  Alcotest.(check (list string)) "dynamic dims" [ "N"; "M"; "K" ] (Model.dynamic_dims model);
   Alcotest.(check string)
-    "printed" "m (onnx, ready, up to 4 slots)\n  input  x float32[N,64,M]\n  output y bool[]\n  output z int8[N]"
+    "printed" "m (onnx, ready, up to 4 slots)\n  input  x float32[N,64,M]\n  output y bool[]\n  output z int8[N]\n  state  h float32[M,K] from g"
     (Format.asprintf "%a" Model.pp model);
-  let broken = { model with state = Failed "no such file"; inputs = []; outputs = [] } in
+  let broken = { model with state = Failed "no such file"; inputs = []; outputs = []; carried = [] } in
   Alcotest.(check string) "failed" "m (onnx, failed: no such file)" (Format.asprintf "%a" Model.pp broken);
   let single = { broken with state = Ready; max_slots = 1 } in
   Alcotest.(check string) "one slot" "m (onnx, ready, up to 1 slot)" (Format.asprintf "%a" Model.pp single)

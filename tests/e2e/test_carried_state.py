@@ -50,7 +50,7 @@ def test_two_channels_have_states_of_their_own(daemon: StartDaemon, tmp_path: Pa
 def test_a_state_of_dynamic_size_is_bound_by_dims_at_open(
     daemon: StartDaemon, tmp_path: Path, lane: str
 ) -> None:
-    model = models.recurrent(tmp_path / "m.onnx", state=["M", 8], x=["N", 8])
+    model = models.recurrent(tmp_path / "m.onnx", state=["M", 8], x=["N", 8], after=["out", 8])
     socket = started(daemon, tmp_path, model, lane, "[limits]\nmax_segment_bytes = 1000000\n")
     with pytest.raises(SidecamlError, match="dimension 'M' of the model is dynamic") as missing:
         client.open_model("m", socket=socket, dims={"N": 2})

@@ -118,7 +118,7 @@ def test_state_of_dynamic_size_is_carried_and_grows_only_after_a_reset(
 ) -> None:
     path = models.recurrent(tmp_path / "m.onnx", **ROWS)
     random = np.random.default_rng(3)
-    with served(path, {"N": 6, "out": 6}) as plain, served(carrying(path), {"N": 6}) as model:
+    with served(path, {"N": 6}) as plain, served(carrying(path), {"N": 6}) as model:
         noted = python_runs(model, monkeypatch)
         for rows in (2, 5, 2, 6, 5):
             copying = Copying(plain, (rows, 8))
@@ -137,7 +137,7 @@ def test_state_of_dynamic_size_is_carried_and_grows_only_after_a_reset(
 
 
 def test_state_whose_size_no_input_tells_has_the_largest(tmp_path: Path) -> None:
-    path = models.recurrent(tmp_path / "m.onnx", state=["M", 8], x=["N", 8])
+    path = models.recurrent(tmp_path / "m.onnx", state=["M", 8], x=["N", 8], after=["out", 8])
     with served(path, {"M": 3, "N": 3, "out": 3}) as plain, served(carrying(path), {"M": 3, "N": 3}) as model:
         copying = Copying(plain, (3, 8))
         for scale in range(20):
@@ -146,7 +146,7 @@ def test_state_whose_size_no_input_tells_has_the_largest(tmp_path: Path) -> None
 
 
 def test_an_output_that_comes_out_in_another_size_than_its_state_is_an_error(tmp_path: Path) -> None:
-    path = models.recurrent(tmp_path / "m.onnx", state=["M", 8], x=["N", 8])
+    path = models.recurrent(tmp_path / "m.onnx", state=["M", 8], x=["N", 8], after=["out", 8])
     with served(carrying(path), {"M": 1, "N": 3}) as model:
         one, three = np.ones((1, 8), np.float32), np.ones((3, 8), np.float32)
         first = step(model, one).tobytes()
@@ -294,7 +294,7 @@ def test_pairs_that_cannot_be_carried_are_refused(
 
 
 def test_fixed_dimensions_must_agree_and_those_of_one_are_the_others(tmp_path: Path) -> None:
-    path = models.recurrent(tmp_path / "m.onnx", state=["M", 8], x=[3, 8])
+    path = models.recurrent(tmp_path / "m.onnx", state=["M", 8], x=[3, 8], after=["out", 8])
     model = engines.load(carrying(path))
     assert model.signature.state[0].tensor.shape == (3, 8)
     assert model.signature.dim_names == []

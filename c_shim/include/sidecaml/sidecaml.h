@@ -319,6 +319,12 @@ struct sidecaml_tensor_info {
     char *dim_names[SIDECAML_MAX_RANK]; /* NULL for a fixed one */
 };
 
+/* State that the worker keeps: an output, and the input that gets it with the channel's next request. */
+struct sidecaml_carried_info {
+    char *output;
+    struct sidecaml_tensor_info input;
+};
+
 struct sidecaml_model_info {
     char *name;
     char *engine;
@@ -328,6 +334,8 @@ struct sidecaml_model_info {
     uint32_t max_slots;
     uint32_t tensor_count; /* inputs, then outputs */
     struct sidecaml_tensor_info *tensors;
+    uint32_t carried_count;
+    struct sidecaml_carried_info *carried;
 };
 
 struct sidecaml_models {

@@ -76,7 +76,17 @@ def positives(path: Path) -> Path:
     return models.save(path, nodes, [x], [y], zero)
 
 
+def recurrent_rows(path: Path) -> Path:
+    """`recurrent` over rows."""
+    return models.recurrent(path, state=["N", 8], x=["N", 8])
+
+
+# Of these the daemon carries `next` to `state`.
+CARRIED = ("carried", "carried_rows")
+
 MODELS = {
+    "carried": models.recurrent,
+    "carried_rows": recurrent_rows,
     "data_dependent": models.data_dependent,
     "digits": digits,
     "dynamic_mlp": models.dynamic_mlp,
@@ -84,6 +94,8 @@ MODELS = {
     "every_type": every_type,
     "fails_inside": models.fails_inside,
     "positives": positives,
+    "recurrent": models.recurrent,
+    "recurrent_rows": recurrent_rows,
     "same_rows": same_rows,
     "slow": models.slow,
 }
@@ -94,6 +106,10 @@ def main(folder: Path, names: list[str]) -> None:
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
         raise SystemExit("serve.py: cannot ask to end with the process that started it")
     arguments = [f"--socket={folder}/sidecaml.sock"]
+    config = folder / "carried.toml"
+    tables = [f'[models.{name}]\nstate = {{ next = "state" }}\n' for name in names or MODELS if name in CARRIED]
+    config.write_text("".join(tables))
+    arguments.append(f"--config={config}")
     for name in names or MODELS:
         arguments.append(f"--model={name}={MODELS[name](folder / f'{name}.onnx')}")
     command = [sys.executable, "-m", "ipc_server.cli", "serve", "--strict", *arguments]
