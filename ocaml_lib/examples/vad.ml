@@ -1,7 +1,8 @@
 (* Streams speech through a voice detector that lives in the daemon, and draws where it hears speech.
 
-   The model takes 512 new samples at 16 kHz after the 64 before them, its own state, and the sample rate; it gives the
-   probability of speech and the next state. All five tensors are Bigarrays in memory shared with the daemon. *)
+   The model takes 512 new samples at 16 kHz after the 64 before them, and the sample rate; it gives the probability of
+   speech. The three tensors are Bigarrays in memory shared with the daemon. What the model remembers from frame to frame
+   is its state, which the daemon's worker carries: here it only begins anew with each sound. *)
 
 open Bigarray
 
@@ -17,9 +18,7 @@ let fail format = Printf.ksprintf (fun text -> prerr_endline text; exit 1) forma
 type detector = {
   model : Sidecaml.t;
   input : (float, float32_elt, c_layout) Array2.t;
-  state : (float, float32_elt, c_layout) Array3.t;
   probability : (float, float32_elt, c_layout) Array2.t;
-  next_state : (float, float32_elt, c_layout) Array3.t;
 }
 
 let detector model =
@@ -28,14 +27,12 @@ let detector model =
   {
     model;
     input = Sidecaml.input2 model "input" Float32;
-    state = Sidecaml.input3 model "state" Float32;
     probability = Sidecaml.output2 model "output" Float32;
-    next_state = Sidecaml.output3 model "stateN" Float32;
   }
 
 let forget d =
   Array2.fill d.input 0.;
-  Array3.fill d.state 0.
+  Sidecaml.reset d.model
 
 (* The last samples become the context of the next frame; the frame is written straight into shared memory. *)
 let fill d samples at =
@@ -54,9 +51,6 @@ let run_frame d samples at =
   | Error e -> fail "vad: %s" (Sidecaml.Error.to_string e));
   (d.probability.{0, 0}, Sidecaml.now_ns () - start)
 
-(* The state goes back in for the next frame: 1 KiB, from one view to the other. *)
-let carry_state d = Array3.blit d.next_state d.state
-
 (* --- Recording, for whoever wants to check the numbers: see demo.py ---------------------------------------------- *)
 
 let record buffer d ~first =
@@ -65,12 +59,7 @@ let record buffer d ~first =
   for i = 0 to context + frame - 1 do
     add d.input.{0, i}
   done;
-  add d.probability.{0, 0};
-  for i = 0 to 1 do
-    for j = 0 to 127 do
-      add d.next_state.{i, 0, j}
-    done
-  done
+  add d.probability.{0, 0}
 
 (* --- One sound --------------------------------------------------------------------------------------------------- *)
 
@@ -84,8 +73,7 @@ let listen d buffer samples =
     let probability, took = run_frame d samples (i * frame) in
     probabilities.(i) <- probability;
     took_ns.(i) <- took;
-    record buffer d ~first:(i = 0);
-    carry_state d
+    record buffer d ~first:(i = 0)
   done;
   { probabilities; took_ns }
 
@@ -145,7 +133,7 @@ let () =
   Arg.parse
     [
       ("--socket", Arg.String (set socket), "PATH  the daemon's socket");
-      ("--record", Arg.String (set record_path), "FILE  write every frame's input, probability and next state");
+      ("--record", Arg.String (set record_path), "FILE  write every frame's input and probability");
     ]
     (fun path -> paths := path :: !paths)
     "vad [--socket PATH] [--record FILE] SOUND.wav ...";

@@ -107,7 +107,9 @@ def main(folder: Path, names: list[str]) -> None:
         raise SystemExit("serve.py: cannot ask to end with the process that started it")
     arguments = [f"--socket={folder}/sidecaml.sock"]
     config = folder / "carried.toml"
-    tables = [f'[models.{name}]\nstate = {{ next = "state" }}\n' for name in names or MODELS if name in CARRIED]
+    tables = [
+        f'[models.{name}]\nstate = {{ next = "state" }}\n' for name in names or MODELS if name in CARRIED
+    ]
     config.write_text("".join(tables))
     arguments.append(f"--config={config}")
     for name in names or MODELS:
