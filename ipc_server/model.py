@@ -7,7 +7,7 @@ import logging
 import time
 from typing import Any
 
-from ipc_server import settings
+from ipc_server import longest_run, settings
 from ipc_server.abi import ErrorCode
 from ipc_server.channel import Channels
 from ipc_server.config import Config
@@ -117,7 +117,7 @@ class Model:
         self.worker = worker
         try:
             await self._load(worker)
-            await worker.wait_gone()
+            await self._serve(worker)
         except SidecamlError as error:
             crashed = error.code is ErrorCode.WORKER_CRASHED
             self._enter(
@@ -161,6 +161,14 @@ class Model:
             text_of(self.signature.inputs),
             text_of(self.signature.outputs),
         )
+
+    async def _serve(self, worker: WorkerProcess) -> None:
+        """Stay until the worker is gone, and see to it that none of its requests runs for ever."""
+        enforcing = asyncio.create_task(longest_run.enforce(worker, self.config.longest_run_s))
+        try:
+            await worker.wait_gone()
+        finally:
+            enforcing.cancel()
 
     async def _drain(self, worker: WorkerProcess, timeout_s: float) -> None:
         try:

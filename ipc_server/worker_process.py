@@ -35,6 +35,7 @@ class WorkerProcess:
         """Start the process; OSError when the system refuses."""
         self.model = model
         self.gone = asyncio.Event()
+        self._killed_for = ""
         self._exited = asyncio.Event()
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._ids = itertools.count(1)
@@ -92,9 +93,10 @@ class WorkerProcess:
         if self.gone.is_set():
             raise self._crashed()
 
-    def kill(self) -> None:
-        """End it at once."""
+    def kill(self, why: str = "") -> None:
+        """End it at once; `why` is how it ended, in words, where that is more than the signal."""
         if not self._exited.is_set():
+            self._killed_for = self._killed_for or why
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     async def wait_gone(self) -> None:
@@ -123,6 +125,8 @@ class WorkerProcess:
     def ending(self) -> str:
         """How it ended, in words."""
         code = self._process.returncode
+        if self._killed_for:
+            return self._killed_for
         if code is None:
             return "closed its control socket"
         if code >= 0:
