@@ -15,6 +15,8 @@ from ipc_server.ask import Conversation
 from ipc_server.config_values import ConfigError
 from ipc_server.decode import DecodeError, counted
 from ipc_server.errors import SidecamlError
+from ipc_server.export import ExportError
+from ipc_server.export import arguments as export_arguments
 from ipc_server.inspect import inspect_channel, list_channels
 from ipc_server.listener import ListenError
 from ipc_server.signature import signature_of, text_of
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(options))
     except ConfigError as error:
         return _complain(error, EXIT_CONFIG)
-    except (SidecamlError, ListenError, DecodeError) as error:
+    except (SidecamlError, ListenError, DecodeError, ExportError) as error:
         return _complain(error, EXIT_FAILURE)
     except BrokenPipeError:
         # Whoever read our output has gone; Python would complain once more when it flushes at exit.
@@ -68,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_socket(models)
     models.set_defaults(run=_models)
     _add_describe(commands)
+    export_arguments.add(commands, _export)
     inspect = commands.add_parser(
         "inspect", help="decode the shared memory of a channel, or list the channels"
     )
@@ -163,6 +166,14 @@ def _describe(options: argparse.Namespace) -> int:
         model = describe.served(options.model, config.client_socket(options.socket))
     _print(describe.as_json(model) if options.json else describe.as_text(model))
     return 0 if describe.is_known(model) else EXIT_FAILURE
+
+
+def _export(options: argparse.Namespace) -> int:
+    # Imported here: it needs the extension, numpy and PyTorch.
+    from ipc_server.export import command  # noqa: PLC0415
+
+    _print(command.export(options))
+    return 0
 
 
 def _inspect(options: argparse.Namespace) -> int:
