@@ -63,9 +63,7 @@ def draw(
 ) -> Arrays:
     """Draw every input: standard normal, whole numbers from 0 to 9, or uniform in the range asked for."""
     return {
-        tensor.name: np.ascontiguousarray(
-            _drawn(tensor.dtype, shape_of(tensor, sizes), ranges.get(tensor.name), rng)
-        )
+        tensor.name: _drawn(tensor.dtype, shape_of(tensor, sizes), ranges.get(tensor.name), rng)
         for tensor in inputs
     }
 

@@ -23,8 +23,8 @@ from ipc_server.messages import shown
 from ipc_server.signature import Tensor
 from ipc_server.suggest import hint
 
-# What example inputs are made with: sizes that differ, so that the exporter confuses none of them, and not 0 or
-# 1, which it takes for constants.
+# What example inputs are made with: sizes that differ, so that the exporter confuses none of them, and not 0
+# or 1, which it takes for constants.
 _EXAMPLE_SIZES = (3, 5, 7, 11, 13, 17, 19, 23)
 
 

@@ -219,9 +219,9 @@ def _rows(
         if distance.outlier is not None:
             raise ExportError(
                 f"output {tensor.name}{_at(case)}: {_beyond(tensor.dtype, ours, theirs, distance)}; allowed "
-                f"are {tolerance.ulp:g} ULP or {distance.allowed:.3g}. The file is not written. Does the model "
-                "draw random numbers? If it is rounding that you can live with, allow it by --tolerance or "
-                "--atol"
+                f"are {tolerance.ulp:g} ULP or {distance.allowed:.3g}. The file is not written. Does the "
+                "model draw random numbers? If it is rounding that you can live with, allow it by "
+                "--tolerance or --atol"
             )
         rows.append(Row(tensor.name, case.sizes, ours.shape, distance))
     return rows
