@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,9 @@ def _load_weights(spec: str, module: Any, weights: Path) -> None:
 
     try:
         # Only tensors and plain values: a file that would execute code is refused.
-        state = torch.load(weights, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            state = torch.load(weights, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ExportError(f"the weights {weights} cannot be read: {error.strerror or error}") from error
     except Exception as error:

@@ -153,8 +153,7 @@ def test_what_cannot_be_exported_is_refused_by_name(
 
 def test_beyond_the_tolerance_nothing_is_written(tmp_path: Path) -> None:
     line = refused(tmp_path, "Random", "--input", X)
-    assert "output output at [" in line
-    assert "with N=" in line
+    assert "output output with N=1: at [0, " in line
     assert "allowed are 64 ULP" in line
     assert "Does the model draw random numbers?" in line
     arguments = ("--input", X, "--sizes", "N=100", "--tolerance", "0")
@@ -179,7 +178,7 @@ def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--output", "a", "--output", "b"), "--output: 2 names are given, the module has 1 outputs"),
+        (("--output", "a", "--output", "b"), "--output: 2 names are given, and the module has 1 output"),
         (("--sizes", "M=1"), "--sizes: no dimension of the inputs is called 'M': "),
         (("--sizes", "N=1,x"), "--sizes: expected the like of N=1,8,64, got 'N=1,x'"),
         (("--range", "x=3"), "--range: expected the like of ids=0:1000, got 'x=3'"),
