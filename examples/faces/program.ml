@@ -50,10 +50,10 @@ let frame picture ~top ~left ~bottom ~right =
   done
 
 let find picture =
-  let dims = [ ("H", picture.height); ("W", picture.width); ("faces", 1) ] in
+  let dims = [ ("H", picture.height); ("W", picture.width); ("faces", 100) ] in
   Sidecaml.with_model_exn "faces" ~dims @@ fun m ->
   fill (Sidecaml.input3 m "image" Uint8) picture;
-  Sidecaml.run_growing_exn m;
+  Sidecaml.run_exn m;
   let boxes = Sidecaml.output2 m "boxes" Float32 and scores = Sidecaml.output1 m "scores" Float32 in
   for face = 0 to Array1.dim scores - 1 do
     let at side = int_of_float (Float.round boxes.{face, side}) in

@@ -132,7 +132,8 @@ def _output_names(given: Sequence[str], own: Sequence[str | None]) -> list[str]:
     if given:
         if len(given) != len(own):
             raise ExportError(
-                f"--output: {counted(len(given), 'name')} are given, and the module has {counted(len(own), 'output')}"
+                f"--output: {counted(len(given), 'name')} are given, and the module has "
+                f"{counted(len(own), 'output')}"
             )
         names = list(given)
     elif len(own) == 1:

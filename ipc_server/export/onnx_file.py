@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ipc_server.abi import Dtype
+from ipc_server.engines.imports import described
 from ipc_server.export import ExportError
 from ipc_server.export.cases import Arrays, dim_names
 from ipc_server.messages import shown
@@ -82,7 +83,7 @@ def run(subject: Subject, arrays: Arrays) -> list[tuple[str | None, Any]]:
             found = subject.module(**to_torch(subject.inputs, arrays))
     except Exception as error:
         raise ExportError(
-            f"{spec}: forward raised {_words(error)} for "
+            f"{spec}: forward raised {described(error)} for "
             + ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
             + ": look at --input and, for whole numbers that must be less than 10, --range"
         ) from error
@@ -191,7 +192,3 @@ def _reason(error: BaseException) -> str:
             'of if, or serve it with engine = "torch", which needs no export'
         )
     return " ".join(texts[-1].split())[:600]
-
-
-def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
