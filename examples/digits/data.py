@@ -29,6 +29,6 @@ def load() -> Labelled:
 
 
 def split() -> tuple[Labelled, Labelled]:
-    """Give what to train with and what to test with, which others wrote."""
+    """Give what to train with, and what to test with: the last of the file."""
     images, digits = load()
     return (images[:-TESTED], digits[:-TESTED]), (images[-TESTED:], digits[-TESTED:])

