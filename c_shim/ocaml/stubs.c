@@ -150,11 +150,11 @@ static value model_infos_of(const struct sidecaml_models *models) {
     CAMLreturn(result);
 }
 
-/* (dynamic, array's offset, bytes from slot to slot, maximal dims) */
+/* (dynamic, array's offset, bytes from slot to slot, maximal dims, room for text) */
 static value place_of(const struct sidecaml_tensor_descriptor *descriptor) {
     CAMLparam0();
     CAMLlocal2(result, dims);
-    result = caml_alloc_tuple(4);
+    result = caml_alloc_tuple(5);
     Store_field(result, 0, Val_bool(descriptor->flags & SIDECAML_TENSOR_DYNAMIC));
     Store_field(result, 1, Val_long(descriptor->array_offset));
     Store_field(result, 2, Val_long(descriptor->slot_stride));
@@ -162,6 +162,7 @@ static value place_of(const struct sidecaml_tensor_descriptor *descriptor) {
     Store_field(result, 3, dims);
     for (uint32_t i = 0; i < descriptor->rank; i++)
         Store_field(dims, i, Val_long(descriptor->max_dims[i]));
+    Store_field(result, 4, Val_long(descriptor->text_bytes));
     CAMLreturn(result);
 }
 
@@ -195,6 +196,7 @@ struct request {
     uint64_t timeout_ns;
     struct sidecaml_dim_binding *dims;
     uint32_t dim_count;
+    uint64_t text_bytes;
 };
 
 static void free_request(struct request *request) {
@@ -212,7 +214,8 @@ static void read_request(value v, struct request *out) {
     *out = (struct request){.slots = (uint32_t)Long_val(Field(v, 3)),
                             .policy = (enum sidecaml_policy)Long_val(Field(v, 4)),
                             .timeout_ns = (uint64_t)Long_val(Field(v, 5)),
-                            .dim_count = (uint32_t)Wosize_val(dims)};
+                            .dim_count = (uint32_t)Wosize_val(dims),
+                            .text_bytes = (uint64_t)Long_val(Field(v, 7))};
     out->socket = caml_stat_strdup(String_val(Field(v, 0)));
     out->client = caml_stat_strdup(String_val(Field(v, 1)));
     if (Is_block(Field(v, 2))) out->model = caml_stat_strdup(String_val(Field(Field(v, 2), 0)));
@@ -256,6 +259,7 @@ static int open_channel(const struct request *request, sidecaml_channel **channe
                                        .slots = request->slots,
                                        .dims = request->dims,
                                        .dim_count = request->dim_count,
+                                       .text_bytes = request->text_bytes,
                                        .policy = request->policy};
     int status = sidecaml_control_open(fd, &what, request->timeout_ns, channel, models, why);
     if (status < 0) close(fd);
@@ -492,6 +496,33 @@ CAMLprim value sidecaml_ml_get_dims(value v, value v_slot, value v_tensor, value
     for (int i = 0; i < rank; i++)
         Field(v_dims, i) = Val_long(dims[i]); /* integers: no write barrier */
     return Val_long(rank);
+}
+
+/* Writes what a tensor's dims would have been into `v_dims`, which has its rank: the rank or a negative code. */
+CAMLprim value sidecaml_ml_needed(value v, value v_slot, value v_tensor, value v_dims) { /* noalloc */
+    uint64_t dims[SIDECAML_MAX_RANK];
+    struct handle *handle = handle_of(v);
+    sidecaml_channel *channel;
+    int rank = enter(handle, &channel);
+    if (rank < 0) return Val_long(rank);
+    rank = sidecaml_channel_needed(channel, (uint32_t)Long_val(v_slot), (uint32_t)Long_val(v_tensor), dims);
+    leave(handle);
+    if (rank >= 0 && (uintnat)rank != Wosize_val(v_dims)) return Val_long(-SIDECAML_E_INVALID);
+    for (int i = 0; i < rank; i++)
+        Field(v_dims, i) = Val_long(dims[i]); /* integers: no write barrier */
+    return Val_long(rank);
+}
+
+/* The bytes of text that one output needs, 0 for none; or a negative code. */
+CAMLprim value sidecaml_ml_text_needed(value v, value v_slot) { /* noalloc */
+    uint64_t bytes = 0;
+    struct handle *handle = handle_of(v);
+    sidecaml_channel *channel;
+    int result = enter(handle, &channel);
+    if (result < 0) return Val_long(result);
+    result = sidecaml_channel_text_needed(channel, (uint32_t)Long_val(v_slot), &bytes);
+    leave(handle);
+    return Val_long(result < 0 ? (uint64_t)(int64_t)result : bytes);
 }
 
 /* The text of a failed slot; "" when there is none. */

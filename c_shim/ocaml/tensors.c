@@ -105,10 +105,11 @@ static struct sidecaml_session_tensor *read_signature(value v, uint32_t count) {
     return tensors;
 }
 
-/* (inputs, signature, dims of every tensor, whether each is known before the run): "" with dims and known written, or
- * the sentence that says what is wrong with the dims of the dynamic inputs. Ranks are those of the signature. */
+/* (inputs, signature, dims of every tensor, whether each is known before the run): None with dims and known written, or
+ * Some sentence that says what is wrong with the dims of the dynamic inputs. Ranks are those of the signature. */
 CAMLprim value sidecaml_ml_request_dims(value v_inputs, value v_signature, value v_dims, value v_known) {
     CAMLparam4(v_inputs, v_signature, v_dims, v_known);
+    CAMLlocal2(some, sentence);
     uint32_t count = (uint32_t)Wosize_val(v_signature);
     struct sidecaml_failure why = {0};
     uint64_t(*dims)[SIDECAML_MAX_RANK] = caml_stat_alloc((count + 1) * sizeof dims[0]);
@@ -126,7 +127,11 @@ CAMLprim value sidecaml_ml_request_dims(value v_inputs, value v_signature, value
     free_signature(tensors, count);
     caml_stat_free(known);
     caml_stat_free(dims);
-    CAMLreturn(caml_copy_string(status < 0 ? why.text : ""));
+    if (status == 0) CAMLreturn(Val_int(0)); /* None */
+    sentence = caml_copy_string(why.text);
+    some = caml_alloc_small(1, 0);
+    Field(some, 0) = sentence;
+    CAMLreturn(some);
 }
 
 /* --- Names in sentences ------------------------------------------------------------------------------------------- */
@@ -136,4 +141,21 @@ CAMLprim value sidecaml_ml_quoted(value v_name) {
     struct text text = text_in(quoted, sizeof quoted);
     text_add_quoted(&text, String_val(v_name), caml_string_length(v_name));
     return caml_copy_string(quoted);
+}
+
+/* --- Text of strings ------------------------------------------------------------------------------------------------
+ */
+
+/* (memory, from, bytes, at, how many): the caller has checked both ends. */
+CAMLprim value sidecaml_ml_text_to_bytes(value v_array, value v_from, value v_bytes, value v_at,
+                                         value v_count) { /* noalloc */
+    const char *from = (const char *)Caml_ba_data_val(v_array) + Long_val(v_from);
+    memcpy(Bytes_val(v_bytes) + Long_val(v_at), from, (size_t)Long_val(v_count));
+    return Val_unit;
+}
+
+/* (string, memory, at): the caller has checked that it fits. */
+CAMLprim value sidecaml_ml_text_of_string(value v_string, value v_array, value v_at) { /* noalloc */
+    memcpy((char *)Caml_ba_data_val(v_array) + Long_val(v_at), String_val(v_string), caml_string_length(v_string));
+    return Val_unit;
 }

@@ -26,15 +26,18 @@ let submit channel ~timeout_ns inputs =
   | None -> Sidecaml.submit_exn channel slot);
   slot
 
-let save files (name, array) =
-  let write (_, path) = Result.iter_error (fail "%s") (Npy.write path array) in
-  List.iter write (List.filter (fun (output, _) -> output = name) files)
+let save files (output : Request.output) =
+  let write array (name, path) = if name = output.name then Result.iter_error (fail "%s") (Npy.write path array) in
+  match output.contents with Array array -> List.iter (write array) files | Strings _ -> ()
+
+let show ({ name; dims; contents } : Request.output) =
+  print_string (match contents with Array array -> Show.tensor name dims array | Strings strings -> Show.strings name dims strings)
 
 let show_slot channel files slot =
   Sidecaml.await_exn channel slot;
   let outputs = Request.outputs channel ~slot in
   if Sidecaml.slots channel > 1 then Printf.printf "slot %d\n" slot;
-  List.iter (fun (name, array) -> print_string (Show.tensor name array)) outputs;
+  List.iter show outputs;
   List.iter (save files) outputs;
   Sidecaml.release channel slot
 

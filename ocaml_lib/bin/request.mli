@@ -18,7 +18,10 @@ val fill : Sidecaml.t -> slot:int -> input list -> unit
 
 val check_outputs : Sidecaml.Model.t -> (string * string) list -> unit
 (** [check_outputs model files] checks the names in [(output, path)] pairs.
-    @raise Failed for an unknown one *)
+    @raise Failed for an unknown one, and for strings, which numpy's files are not written for *)
 
-val outputs : Sidecaml.t -> slot:int -> (string * Npy.t) list
+type output = { name : string; dims : int array; contents : contents }
+and contents = Array of Npy.t | Strings of Sidecaml.Strings.t
+
+val outputs : Sidecaml.t -> slot:int -> output list
 (** [outputs channel ~slot] are views of a slot's outputs, in the model's order. *)

@@ -88,6 +88,7 @@ module Engine = struct
     | Error problem -> Error (In_process.not_loaded name problem)
 
   let attach t ~slots tensors =
+    Array.iter Slot.close t.slots;
     t.slots <- Array.init slots (fun slot -> Slot.make t.session ~slot ~holds_lock:t.holds_lock tensors);
     Ok ()
 

@@ -111,10 +111,31 @@ let is_carried_as_it_must t binding number tensor =
       false
   | None -> true
 
+(* Of those that the run placed: the others had room. *)
+let too_large t binding number =
+  let tensor = output t number and dims = Core.output_dims binding.io number in
+  let most = Tensor.max_dims tensor in
+  let is_larger = binding.places.(number) = Copied && Array.length dims = Array.length most && Array.exists2 ( > ) dims most in
+  if is_larger then [ ((Tensor.signature tensor).name, dims) ] else []
+
+let tell_what_is_needed t binding =
+  match t.failure with
+  | Output_too_large { text_bytes; message; _ } ->
+      t.failure <- Output_too_large { outputs = List.concat (List.init (outputs t) (too_large t binding)); text_bytes; message }
+  | _ -> ()
+
+let checked t binding number =
+  let code = Core.check_output binding.io number (t.inputs + number) (Tensor.max_dims (output t number)) in
+  succeeded t binding code
+  || begin
+       tell_what_is_needed t binding;
+       false
+     end
+
 let copy t binding number =
   let tensor = output t number in
   is_carried_as_it_must t binding number tensor
-  && succeeded t binding (Core.check_output binding.io number (t.inputs + number) (Tensor.max_dims tensor))
+  && checked t binding number
   && begin
        Tensor.set_dims tensor ~slot:t.slot (Core.output_dims binding.io number);
        let (Array array) = Tensor.array tensor ~slot:t.slot in

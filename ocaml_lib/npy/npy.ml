@@ -26,15 +26,22 @@ let descr : type a b. (a, b) Dtype.t -> string = function
   | Uint32 -> "<u4"
   | Uint64 -> "<u8"
   | Bool -> "|b1"
+  | Complex64 -> "<c8"
+  | Complex128 -> "<c16"
+  | Float8e4m3fn | Float8e4m3fnuz | Float8e5m2 | Float8e5m2fnuz | Float8e8m0 -> "|V1"
+  | Float4e2m1 | Int4 | Uint4 | Int2 | Uint2 | String -> "|u1"
 
 (* The byte order of single bytes, and of bytes without a meaning, is written in several ways. *)
 let same_descr found wanted =
-  String.length found = 3
-  && String.sub found 1 2 = String.sub wanted 1 2
+  let meaning descr = String.sub descr 1 (String.length descr - 1) in
+  String.length found >= 3
+  && meaning found = meaning wanted
   && (found.[0] = wanted.[0] || (found.[0] <> '>' && (found.[2] = '1' || found.[1] = 'V')))
 
-let dtype_of_descr found =
-  match List.find_opt (fun (Dtype.Any dtype) -> same_descr found (descr dtype)) Dtype.all with
+(* Of several types that are written alike, the one that was expected. *)
+let dtype_of_descr expected found =
+  let is_it (Dtype.Any dtype) = same_descr found (descr dtype) in
+  match List.find_opt is_it (Option.to_list expected @ Dtype.all) with
   | Some any -> any
   | None when found <> "" && found.[0] = '>' -> bad "its numbers are big-endian (%S): save it little-endian" found
   | None -> bad "elements of type %S: no model takes them" found
@@ -55,6 +62,19 @@ let get : type a b. (a, b) Dtype.t -> string -> int -> a =
   | Uint32 -> String.get_int32_le s i
   | Uint64 -> String.get_int64_le s i
   | Bool -> String.get_uint8 s i
+  | Complex64 -> { re = Int32.float_of_bits (String.get_int32_le s i); im = Int32.float_of_bits (String.get_int32_le s (i + 4)) }
+  | Complex128 -> { re = Int64.float_of_bits (String.get_int64_le s i); im = Int64.float_of_bits (String.get_int64_le s (i + 8)) }
+  | Float8e4m3fn -> String.get_uint8 s i
+  | Float8e4m3fnuz -> String.get_uint8 s i
+  | Float8e5m2 -> String.get_uint8 s i
+  | Float8e5m2fnuz -> String.get_uint8 s i
+  | Float8e8m0 -> String.get_uint8 s i
+  | Float4e2m1 -> String.get_uint8 s i
+  | Int4 -> String.get_uint8 s i
+  | Uint4 -> String.get_uint8 s i
+  | Int2 -> String.get_uint8 s i
+  | Uint2 -> String.get_uint8 s i
+  | String -> String.get_uint8 s i
 
 let set : type a b. (a, b) Dtype.t -> Bytes.t -> int -> a -> unit =
  fun dtype s i x ->
@@ -72,6 +92,23 @@ let set : type a b. (a, b) Dtype.t -> Bytes.t -> int -> a -> unit =
   | Uint32 -> Bytes.set_int32_le s i x
   | Uint64 -> Bytes.set_int64_le s i x
   | Bool -> Bytes.set_uint8 s i x
+  | Complex64 ->
+      Bytes.set_int32_le s i (Int32.bits_of_float x.re);
+      Bytes.set_int32_le s (i + 4) (Int32.bits_of_float x.im)
+  | Complex128 ->
+      Bytes.set_int64_le s i (Int64.bits_of_float x.re);
+      Bytes.set_int64_le s (i + 8) (Int64.bits_of_float x.im)
+  | Float8e4m3fn -> Bytes.set_uint8 s i x
+  | Float8e4m3fnuz -> Bytes.set_uint8 s i x
+  | Float8e5m2 -> Bytes.set_uint8 s i x
+  | Float8e5m2fnuz -> Bytes.set_uint8 s i x
+  | Float8e8m0 -> Bytes.set_uint8 s i x
+  | Float4e2m1 -> Bytes.set_uint8 s i x
+  | Int4 -> Bytes.set_uint8 s i x
+  | Uint4 -> Bytes.set_uint8 s i x
+  | Int2 -> Bytes.set_uint8 s i x
+  | Uint2 -> Bytes.set_uint8 s i x
+  | String -> Bytes.set_uint8 s i x
 
 (* --- The header: a Python dictionary of three known keys --------------------------------------------------------- *)
 
@@ -179,8 +216,9 @@ let count_elements shape ~limit =
   if List.mem 0 shape then 0
   else List.fold_left (fun n d -> if d > limit / n then bad "it is shorter than its shape says" else n * d) 1 shape
 
+(* Packed types are arrays of the bytes that hold them, as their views are. *)
 let array_of s start (Dtype.Any dtype) shape =
-  let bytes = Dtype.bytes dtype in
+  let bytes = kind_size_in_bytes (Dtype.kind dtype) in
   let room = String.length s - start in
   let elements = count_elements shape ~limit:room in
   if elements * bytes <> room then
@@ -191,16 +229,16 @@ let array_of s start (Dtype.Any dtype) shape =
   done;
   Npy (dtype, reshape (genarray_of_array1 flat) (Array.of_list shape))
 
-let parse s =
+let parse expected s =
   let start, length = header_place s in
   if length > longest_header then bad "a header of %d bytes" length;
   if length > String.length s - start then bad "its header ends early";
   let header = parse_header (String.sub s start length) in
   let column_order = header.fortran && List.length header.shape > 1 in
   if column_order then bad "it is in Fortran order: save numpy.ascontiguousarray of it";
-  array_of s (start + length) (dtype_of_descr header.found_descr) header.shape
+  array_of s (start + length) (dtype_of_descr expected header.found_descr) header.shape
 
-let of_string s = match parse s with array -> Ok array | exception Bad reason -> Error reason
+let of_string ?expected s = match parse expected s with array -> Ok array | exception Bad reason -> Error reason
 
 let header_text descr dims =
   let sizes = String.concat ", " (List.map string_of_int (Array.to_list dims)) in
@@ -211,7 +249,7 @@ let header_text descr dims =
 
 let to_string (Npy (dtype, array)) =
   let header = header_text (descr dtype) (Genarray.dims array) in
-  let bytes = Dtype.bytes dtype in
+  let bytes = kind_size_in_bytes (Dtype.kind dtype) in
   let elements = Array.fold_left ( * ) 1 (Genarray.dims array) in
   let flat = reshape_1 array elements in
   let start = 10 + String.length header in
@@ -234,11 +272,11 @@ let with_file path open_it close_it use =
   | exception Sys_error reason -> Error (Printf.sprintf "%s: %s" path reason)
   | exception End_of_file -> Error (Printf.sprintf "%s: it became shorter while it was read" path)
 
-let read path =
+let read ?expected path =
   let contents channel = really_input_string channel (in_channel_length channel) in
   match with_file path open_in_bin close_in_noerr contents with
   | Error _ as e -> e
-  | Ok s -> Result.map_error (Printf.sprintf "%s: %s" path) (of_string s)
+  | Ok s -> Result.map_error (Printf.sprintf "%s: %s" path) (of_string ?expected s)
 
 let write path array =
   (* Closed inside, where a full disk is an error; the closing that [with_file] does only cleans up. *)

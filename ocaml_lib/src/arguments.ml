@@ -5,6 +5,10 @@ let dim (name, size) =
   text "dimension's name" name;
   if size < 0 then invalid_arg (Printf.sprintf "Sidecaml: dimension %S cannot be %d" name size)
 
+let text_bytes = function
+  | Some bytes when bytes < 1 -> invalid_arg (Printf.sprintf "Sidecaml: room for %d bytes of text" bytes)
+  | _ -> ()
+
 let timeout_ns ns = if ns < 0 then invalid_arg (Printf.sprintf "Sidecaml: a timeout of %d ns" ns)
 
 let slots slots =

@@ -61,6 +61,7 @@ module type S = sig
     ?timeout_ns:int ->
     ?slots:int ->
     ?dims:(string * int) list ->
+    ?text_bytes:int ->
     ?policy:policy ->
     ?lock:lock ->
     string ->
@@ -76,7 +77,10 @@ module type S = sig
       @param timeout_ns the longest that each step of opening may take, in nanoseconds. Default: 30 s.
       @param slots how many requests may be under way at once. Default: 1, which {!run} wants.
       @param dims the largest size of every dynamic dimension, by name: it decides how much memory a slot has. Default:
-        none, which does for models of fixed shapes.
+        none, which does for models of fixed shapes. For a dimension that only outputs have, a guess will do where
+        {!run_growing} makes the calls.
+      @param text_bytes the room for the text of each tensor of strings, in each slot. Default: 64 bytes an element of the
+        largest size, and at least 4096.
       @param policy default: [`Adaptive]; see {!Backend}
       @param lock default: [`Release]; see {!Backend}. *)
 
@@ -85,6 +89,7 @@ module type S = sig
     ?timeout_ns:int ->
     ?slots:int ->
     ?dims:(string * int) list ->
+    ?text_bytes:int ->
     ?policy:policy ->
     ?lock:lock ->
     string ->
@@ -97,6 +102,7 @@ module type S = sig
     ?timeout_ns:int ->
     ?slots:int ->
     ?dims:(string * int) list ->
+    ?text_bytes:int ->
     ?policy:policy ->
     ?lock:lock ->
     string ->
@@ -110,6 +116,7 @@ module type S = sig
     ?timeout_ns:int ->
     ?slots:int ->
     ?dims:(string * int) list ->
+    ?text_bytes:int ->
     ?policy:policy ->
     ?lock:lock ->
     string ->
@@ -145,6 +152,9 @@ module type S = sig
 
       Tensors with dynamic dimensions have the largest size at first. Their views have the size at the time of the
       lookup: look again after {!set_dims}, and look outputs up after the request.
+
+      A lookup by a channel's first slot allocates nothing while the dimensions stay the same; a view of others is built
+      anew. [~slot] allocates what OCaml makes of an optional argument.
 
       All of these raise [Invalid_argument] for a name that the model does not have, another element type, another
       number of dimensions, a slot that does not exist, and a closed channel. *)
@@ -190,9 +200,15 @@ module type S = sig
     ?slot:int -> t -> string -> ('a, 'b) Dtype.t -> ('a, 'b, Bigarray.c_layout) Bigarray.Genarray.t
   (** [output t name dtype] is the view of an output with any number of dimensions. *)
 
+  val input_strings : ?slot:int -> t -> string -> Strings.t
+  (** [input_strings t name] is an input of strings, which all are empty at first. *)
+
+  val output_strings : ?slot:int -> t -> string -> Strings.t
+  (** [output_strings t name] is an output of strings. *)
+
   val set_dims : ?slot:int -> t -> string -> int array -> unit
   (** [set_dims t name dims] sets an input's dimensions for the requests submitted in the slot from now on, until set
-      again. They start at the largest.
+      again. They start at the largest. Allocates nothing.
 
       Raises [Invalid_argument] when [dims] do not fit the input (their number, one larger than what the channel was
       opened with, a fixed one changed), or a request is under way in the slot. *)
@@ -230,6 +246,19 @@ module type S = sig
   val run_for_exn : t -> timeout_ns:int -> unit
   (** As {!run_for}.
       @raise Error.Error *)
+
+  val run_growing : t -> ([ `Fitted | `Grown ], Error.t) result
+  (** [run_growing t] is {!run}, for models with outputs whose size only the run can tell. When they do not fit
+      ({!Error.Output_too_large}), it opens the channel again with more room, half more than before at least, copies the
+      inputs with their dimensions, gives the old memory back, and runs once more: then it is [Ok `Grown].
+
+      After [`Grown] look every view up again: those of before are of the old memory, which reads as zeros. [t] itself
+      stays what it is. After an [Error _] nothing has moved, unless [t] had grown before the error: look views up again
+      then as well. With the daemon, growing takes as long as opening, and {!Error.Server_gone} and the errors of opening
+      can come of it; {!Error.Output_too_large} stands where no maximum helps, because the model declares a size that it
+      does not keep to, and of a model that carries state, which another channel would begin anew.
+
+      Raises [Invalid_argument] as {!run}. *)
 
   val is_busy : t -> bool
   (** [is_busy t] is [true] while the worker still runs a request that timed out in the slot that comes next: its inputs

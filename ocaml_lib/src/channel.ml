@@ -6,10 +6,15 @@ let default_timeout_ns = 30_000_000_000
 
 module Make (T : Transport.S) = struct
   type t = {
-    requests : T.t;
+    (* Another with more room takes their place when the channel grows. *)
+    mutable requests : T.t;
+    mutable views : View.t array;
+    mutable dims : (string * int) list; (* the largest *)
+    mutable text_bytes : int option;
     model : Model.t;
-    views : View.t array;
     slots : int;
+    lookups : int array array; (* of each tensor: the dims that a lookup reads *)
+    mutable takes_stamps : bool;
     claim_results : (int, Error.t) result array; (* made beforehand, so that claim does not allocate *)
     deadlines : int array; (* of the request in each slot; 0 for none *)
     mutable claimed : int; (* the slot that is being filled; -1 for none *)
@@ -47,25 +52,31 @@ module Make (T : Transport.S) = struct
 
   (* --- Open and close ---------------------------------------------------------------------------------------------- *)
 
-  let of_opened ({ requests; model; views; slots } : T.t Transport.opened) =
+  let of_opened ~dims ~text_bytes ({ requests; model; views; slots } : T.t Transport.opened) =
     {
       requests;
-      model;
       views;
+      dims;
+      text_bytes;
+      model;
       slots;
+      lookups = Array.map (fun view -> Array.copy (View.max_dims view)) views;
+      takes_stamps = false;
       claim_results = Array.init slots Result.ok;
       deadlines = Array.make slots 0;
       claimed = -1;
       corrupt = false;
     }
 
-  let open_model ?socket ?(timeout_ns = default_timeout_ns) ?(slots = 1) ?(dims = []) ?(policy = `Adaptive)
-      ?(lock = `Release) name =
+  let open_model ?socket ?(timeout_ns = default_timeout_ns) ?(slots = 1) ?(dims = []) ?text_bytes
+      ?(policy = `Adaptive) ?(lock = `Release) name =
     Arguments.text "model name" name;
     List.iter Arguments.dim dims;
     Arguments.timeout_ns timeout_ns;
     Arguments.slots slots;
-    Result.map of_opened (T.open_model ~socket ~timeout_ns ~slots ~dims ~policy ~lock name)
+    Arguments.text_bytes text_bytes;
+    let opened = T.open_model ~socket ~timeout_ns ~slots ~dims ~text_bytes ~policy ~lock name in
+    Result.map (of_opened ~dims ~text_bytes) opened
 
   let close t =
     let code = T.close t.requests in
@@ -91,15 +102,17 @@ module Make (T : Transport.S) = struct
       (fun view -> if View.is_output view = output then Some (View.name view) else None)
       (Array.to_list t.views)
 
-  let index_of t output name =
-    let rec search i =
-      if i = Array.length t.views then -1
-      else if View.is_output t.views.(i) = output && View.name t.views.(i) = name then i
-      else search (i + 1)
-    in
-    search 0
+  let rec index_from views output name i =
+    if i = Array.length views then -1
+    else if View.is_output views.(i) = output && String.equal (View.name views.(i)) name then i
+    else index_from views output name (i + 1)
 
-  let accessor output rank = direction output ^ if rank <= 3 then string_of_int rank else ""
+  let index_of t output name = index_from t.views output name 0
+
+  let accessor view =
+    let rank = View.rank view in
+    direction (View.is_output view)
+    ^ if View.is_strings view then "_strings" else if rank <= 3 then string_of_int rank else ""
 
   let unknown t call output name =
     let index = index_of t (not output) name and other = direction (not output) in
@@ -108,9 +121,7 @@ module Make (T : Transport.S) = struct
       match call with
       | "set_dims" -> misuse t call "%S is an %s: the model gives its dimensions" name other
       | "input_dims" | "output_dims" -> misuse t call "%S is an %s: use %s_dims" name other other
-      | _ ->
-          let rank = Array.length (View.max_dims t.views.(index)) in
-          misuse t call "%S is an %s: use %s" name other (accessor (not output) rank)
+      | _ -> misuse t call "%S is an %s: use %s" name other (accessor t.views.(index))
 
   let find t call output name =
     let index = index_of t output name in
@@ -120,13 +131,24 @@ module Make (T : Transport.S) = struct
 
   let dims_to_string dims = Printf.sprintf "[%s]" (String.concat "," (List.map string_of_int (Array.to_list dims)))
 
-  let current_dims t call slot index =
+  let read_dims t call slot index dims =
     check_slot t call slot;
-    let dims = Array.copy (View.max_dims t.views.(index)) in
     let code = T.get_dims t.requests slot index dims in
     if code < 0 then
-      refuse t call code (Printf.sprintf "slot %d gives %s dimensions beyond its room" slot (View.name t.views.(index)));
+      refuse t call code (Printf.sprintf "slot %d gives %s dimensions beyond its room" slot (View.name t.views.(index)))
+
+  let current_dims t call slot index =
+    let dims = Array.copy (View.max_dims t.views.(index)) in
+    read_dims t call slot index dims;
     dims
+
+  (* For a lookup, which should not allocate. *)
+  let looked_up_dims t call slot index =
+    if View.is_dynamic t.views.(index) then begin
+      read_dims t call slot index t.lookups.(index);
+      t.lookups.(index)
+    end
+    else View.max_dims t.views.(index)
 
   let input_dims ?(slot = 0) t name = current_dims t "input_dims" slot (find t "input_dims" false name)
   let output_dims ?(slot = 0) t name = current_dims t "output_dims" slot (find t "output_dims" true name)
@@ -145,20 +167,20 @@ module Make (T : Transport.S) = struct
           (dims_to_string most) (dims_to_string dims)
       else Printf.sprintf "a request is under way in slot %d" slot)
 
-  let check_fixed_dims t (view : View.t) dims =
-    let check i size =
-      match View.fixed_dim view i with
-      | Some fixed when fixed <> size ->
-          misuse t "set_dims" "input %s: dimension %d (counted from 0) is always %d, never %d" (View.to_string view) i
-            fixed size
-      | _ -> if size < 0 then misuse t "set_dims" "dimension %d of input %S cannot be %d" i (View.name view) size
-    in
-    if Array.length dims = Array.length (View.max_dims view) then Array.iteri check dims
+  let rec check_fixed_dims t (view : View.t) dims i =
+    if i < Array.length dims then begin
+      let size = dims.(i) in
+      if View.is_fixed view i && (View.max_dims view).(i) <> size then
+        misuse t "set_dims" "input %s: dimension %d (counted from 0) is always %d, never %d" (View.to_string view) i
+          (View.max_dims view).(i) size;
+      if size < 0 then misuse t "set_dims" "dimension %d of input %S cannot be %d" i (View.name view) size;
+      check_fixed_dims t view dims (i + 1)
+    end
 
   let set_dims ?(slot = 0) t name dims =
     let index = find t "set_dims" false name in
     check_slot t "set_dims" slot;
-    check_fixed_dims t t.views.(index) dims;
+    if Array.length dims = Array.length (View.max_dims t.views.(index)) then check_fixed_dims t t.views.(index) dims 0;
     let code = T.set_dims t.requests slot index dims in
     if code < 0 then wrong_dims t code slot t.views.(index) dims
 
@@ -169,33 +191,52 @@ module Make (T : Transport.S) = struct
     let view = t.views.(index) in
     if not (is_open t) then misuse t call "%s" closed;
     check_slot t call slot;
-    let dims = if View.is_dynamic view then current_dims t call slot index else View.max_dims view in
+    let dims = looked_up_dims t call slot index in
     match View.get view ~slot ~dims dtype with
     | Some array -> array
     | None ->
         misuse t call "%s %s was asked for as %s: use %s" (direction output) (View.to_string view) (Dtype.name dtype)
           (View.constructor view)
 
-  let ranked t output rank slot name dtype =
-    let call = Printf.sprintf "%s%d" (direction output) rank in
-    let array = view t call output slot name dtype in
-    let found = Genarray.num_dims array in
-    if found <> rank then
+  let other_rank t call output name found =
+    let view = t.views.(index_of t output name) in
+    if Array.length (View.max_dims view) <> found then
+      misuse t call "%s %s is seen as the bytes that hold it, a flat array: use %s1" (direction output)
+        (View.to_string view) (direction output)
+    else
       misuse t call "%s %S has %d dimension%s: use %s" (direction output) name found
         (if found = 1 then "" else "s")
-        (accessor output found);
+        (accessor view)
+
+  let ranked t call output rank slot name dtype =
+    let array = view t call output slot name dtype in
+    let found = Genarray.num_dims array in
+    if found <> rank then other_rank t call output name found;
     array
 
-  let input0 ?(slot = 0) t name dtype = array0_of_genarray (ranked t false 0 slot name dtype)
-  let input1 ?(slot = 0) t name dtype = array1_of_genarray (ranked t false 1 slot name dtype)
-  let input2 ?(slot = 0) t name dtype = array2_of_genarray (ranked t false 2 slot name dtype)
-  let input3 ?(slot = 0) t name dtype = array3_of_genarray (ranked t false 3 slot name dtype)
+  let input0 ?(slot = 0) t name dtype = array0_of_genarray (ranked t "input0" false 0 slot name dtype)
+  let input1 ?(slot = 0) t name dtype = array1_of_genarray (ranked t "input1" false 1 slot name dtype)
+  let input2 ?(slot = 0) t name dtype = array2_of_genarray (ranked t "input2" false 2 slot name dtype)
+  let input3 ?(slot = 0) t name dtype = array3_of_genarray (ranked t "input3" false 3 slot name dtype)
   let input ?(slot = 0) t name dtype = view t "input" false slot name dtype
-  let output0 ?(slot = 0) t name dtype = array0_of_genarray (ranked t true 0 slot name dtype)
-  let output1 ?(slot = 0) t name dtype = array1_of_genarray (ranked t true 1 slot name dtype)
-  let output2 ?(slot = 0) t name dtype = array2_of_genarray (ranked t true 2 slot name dtype)
-  let output3 ?(slot = 0) t name dtype = array3_of_genarray (ranked t true 3 slot name dtype)
+  let output0 ?(slot = 0) t name dtype = array0_of_genarray (ranked t "output0" true 0 slot name dtype)
+  let output1 ?(slot = 0) t name dtype = array1_of_genarray (ranked t "output1" true 1 slot name dtype)
+  let output2 ?(slot = 0) t name dtype = array2_of_genarray (ranked t "output2" true 2 slot name dtype)
+  let output3 ?(slot = 0) t name dtype = array3_of_genarray (ranked t "output3" true 3 slot name dtype)
   let output ?(slot = 0) t name dtype = view t "output" true slot name dtype
+
+  let strings t call output slot name =
+    let index = find t call output name in
+    if not (is_open t) then misuse t call "%s" closed;
+    check_slot t call slot;
+    match View.strings t.views.(index) ~slot ~dims:(looked_up_dims t call slot index) with
+    | Some strings -> strings
+    | None ->
+        let view = t.views.(index) in
+        misuse t call "%s %s holds no strings: use %s" (direction output) (View.to_string view) (accessor view)
+
+  let input_strings ?(slot = 0) t name = strings t "input_strings" false slot name
+  let output_strings ?(slot = 0) t name = strings t "output_strings" true slot name
 
   (* --- Errors of requests ------------------------------------------------------------------------------------------ *)
 
@@ -213,6 +254,20 @@ module Make (T : Transport.S) = struct
     end
     else refuse t call code (Printf.sprintf "the request was refused with code %d" code)
 
+  let needed t slot index =
+    let dims = Array.copy (View.max_dims t.views.(index)) in
+    let is_told = View.is_output t.views.(index) && T.needed t.requests slot index dims >= 0 in
+    if is_told && Array.exists2 ( > ) dims (View.max_dims t.views.(index)) then [ (View.name t.views.(index), dims) ]
+    else []
+
+  (* With what only the slot knows, and only until the failure is taken from it. *)
+  let too_large t slot code =
+    let outputs = List.concat (List.init (Array.length t.views) (needed t slot)) in
+    let text_bytes = max 0 (T.text_needed t.requests slot) in
+    match T.failure t.requests slot code with
+    | Output_too_large { message; _ } -> Error.Output_too_large { outputs; text_bytes; message }
+    | other -> other
+
   (* A request that failed: nothing of it stays in the slot. *)
   let failed t call slot code =
     if code = -Abi.error_timeout then Error Error.Timeout
@@ -223,6 +278,7 @@ module Make (T : Transport.S) = struct
     else if code = -Abi.error_invalid || code = Transport.closed || code = Transport.taken then
       refuse t call code (Printf.sprintf "slot %d holds neither a request nor an answer" slot)
     else if code = -Abi.error_full || code = -Abi.error_busy || code = -Abi.error_corrupt then not_begun t call code
+    else if code = -Abi.error_output_too_large then Error (too_large t slot code)
     else Error (T.failure t.requests slot code)
 
   (* --- Calling ----------------------------------------------------------------------------------------------------- *)
@@ -246,6 +302,73 @@ module Make (T : Transport.S) = struct
   let run_for t ~timeout_ns = run_until t "run_for" (deadline_after t "run_for" timeout_ns)
   let run_exn t = Error.get_exn (run t)
   let run_for_exn t ~timeout_ns = Error.get_exn (run_for t ~timeout_ns)
+
+  (* --- Growing ----------------------------------------------------------------------------------------------------- *)
+
+  let larger now needed = if needed <= now then now else max needed (now + ((now + 1) / 2))
+
+  (* The size that an output of such dims asks of a dimension, by its name. *)
+  let asked t dim (output, needed) =
+    let index = index_of t true output in
+    let shape = if index < 0 then [||] else (View.signature t.views.(index)).shape in
+    if Array.length shape <> Array.length needed then 0
+    else
+      let sizes = Array.map2 (fun axis size -> if axis = Model.Dynamic dim then size else 0) shape needed in
+      Array.fold_left max 0 sizes
+
+  let larger_dims t outputs =
+    List.map (fun (dim, now) -> (dim, larger now (List.fold_left max 0 (List.map (asked t dim) outputs)))) t.dims
+
+  let larger_text t needed =
+    let now = Array.fold_left (fun most view -> max most (View.text_bytes view)) 0 t.views in
+    if needed <= now then t.text_bytes else Some (larger now needed)
+
+  let copy_inputs t (into : T.t Transport.opened) =
+    let copy index view =
+      if not (View.is_output view) then begin
+        let dims = current_dims t "run_growing" 0 index in
+        if View.is_dynamic view then ignore (T.set_dims into.requests 0 index dims);
+        View.copy view into.views.(index) ~slot:0 ~dims
+      end
+    in
+    Array.iteri copy t.views
+
+  let another_model t (opened : T.t Transport.opened) =
+    ignore (T.close opened.requests);
+    let message = Printf.sprintf "model %S has another signature than when the channel was opened: open it again" t.model.name in
+    Error (Error.Rejected { code = Invalid; message })
+
+  let move t (opened : T.t Transport.opened) ~dims ~text_bytes =
+    copy_inputs t opened;
+    let before = t.requests in
+    t.requests <- opened.requests;
+    t.views <- opened.views;
+    t.dims <- dims;
+    t.text_bytes <- text_bytes;
+    ignore (T.set_stamps t.requests t.takes_stamps);
+    T.replace before
+
+  let grow t ~dims ~text_bytes =
+    match T.grow t.requests ~dims ~text_bytes with
+    | Error _ as e -> e
+    | Ok opened when opened.model.fingerprint <> t.model.fingerprint -> another_model t opened
+    | Ok opened -> Ok (move t opened ~dims ~text_bytes)
+
+  let fitted = Ok `Fitted
+  let grown = Ok `Grown
+
+  let rec run_in_room t outcome =
+    match run_until t "run_growing" 0 with
+    | Ok () -> outcome
+    | Error (Output_too_large { outputs; text_bytes; _ }) as e -> run_in_more_room t (larger_dims t outputs) (larger_text t text_bytes) e
+    | Error _ as e -> e
+
+  (* Where no maximum helps, the error stands; and where state would start anew with a new channel. *)
+  and run_in_more_room t dims text_bytes e =
+    if t.model.carried <> [] || (dims = t.dims && text_bytes = t.text_bytes) then e
+    else match grow t ~dims ~text_bytes with Ok () -> run_in_room t grown | Error _ as e -> e
+
+  let run_growing t = run_in_room t fitted
 
   let is_busy t =
     let code = T.claim t.requests in
@@ -329,7 +452,8 @@ module Make (T : Transport.S) = struct
 
   let set_stamps t wanted =
     let code = T.set_stamps t.requests wanted in
-    if code < 0 then refuse t "set_stamps" code closed
+    if code < 0 then refuse t "set_stamps" code closed;
+    t.takes_stamps <- wanted
 
   let stamps ?(slot = 0) t : Backend.stamps =
     check_slot t "stamps" slot;

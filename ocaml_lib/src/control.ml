@@ -13,10 +13,10 @@ let default_socket () =
 (* For the daemon's log. A file's name may be no UTF-8, which the protocol's strings are. *)
 let printable = String.map (fun c -> if c < ' ' || c > '~' then '?' else c)
 
-let request ?model ?(slots = 1) ?(policy = Abi.policy_adaptive) ?(dims = []) ~socket ~timeout_ns () : Core.request =
+let request ?model ?(slots = 1) ?(policy = Abi.policy_adaptive) ?(dims = []) ?(text_bytes = 0) ~socket ~timeout_ns () : Core.request =
   Arguments.text "socket path" socket;
   let client = "ocaml " ^ printable (Filename.basename Sys.executable_name) in
-  { socket; client; model; slots; policy; timeout_ns; dims = Array.of_list dims }
+  { socket; client; model; slots; policy; timeout_ns; dims = Array.of_list dims; text_bytes }
 
 (* --- Replies ----------------------------------------------------------------------------------------------------- *)
 
@@ -62,7 +62,7 @@ let describe ~socket ~timeout_ns name =
 
 type opened = { handle : Core.handle; model : Model.t; layout : Core.layout }
 
-let open_model ~socket ~timeout_ns ~slots ~dims ~policy name =
-  match Core.open_channel (request ~model:name ~slots ~policy ~dims ~socket ~timeout_ns ()) with
+let open_model ~socket ~timeout_ns ~slots ~dims ~text_bytes ~policy name =
+  match Core.open_channel (request ~model:name ~slots ~policy ~dims ?text_bytes ~socket ~timeout_ns ()) with
   | Ok (handle, info, layout) -> Ok { handle; model = model_of info; layout }
   | Error e -> Error (error_of e)

@@ -13,6 +13,7 @@ val open_model :
   timeout_ns:int ->
   slots:int ->
   dims:(string * int) list ->
+  text_bytes:int option ->
   policy:int ->
   string ->
   (opened, Error.t) result

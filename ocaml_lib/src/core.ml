@@ -8,6 +8,7 @@ type request = {
   policy : int;
   timeout_ns : int;
   dims : (string * int) array;
+  text_bytes : int;
 }
 
 type tensor_info = {
@@ -34,6 +35,7 @@ type place = {
   offset : int;
   stride : int;
   max_dims : int array;
+  text_bytes : int;
 }
 
 type layout = {
@@ -93,6 +95,10 @@ external get_dims : handle -> int -> int -> int array -> int = "sidecaml_ml_get_
 
 external reset : handle -> int = "sidecaml_ml_reset" [@@noalloc]
 
+external needed : handle -> int -> int -> int array -> int = "sidecaml_ml_needed" [@@noalloc]
+
+external text_needed : handle -> int -> int = "sidecaml_ml_text_needed" [@@noalloc]
+
 external set_stamps : handle -> bool -> int = "sidecaml_ml_set_stamps" [@@noalloc]
 
 external stamps : handle -> int -> int array -> int = "sidecaml_ml_stamps" [@@noalloc]
@@ -107,6 +113,6 @@ external quoted : string -> string = "sidecaml_ml_quoted"
 
 type signature = (string * int array * string array) array
 
-external request_dims : int -> signature -> int array array -> bool array -> string = "sidecaml_ml_request_dims"
+external request_dims : int -> signature -> int array array -> bool array -> string option = "sidecaml_ml_request_dims"
 
 external now_ns : unit -> (int[@untagged]) = "sidecaml_ml_now_byte" "sidecaml_ml_now_native" [@@noalloc]

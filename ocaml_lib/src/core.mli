@@ -14,6 +14,7 @@ type request = {
   policy : int;
   timeout_ns : int;
   dims : (string * int) array;
+  text_bytes : int;  (** room for text of each tensor of strings in each slot; 0: the daemon's default *)
 }
 (** What to describe or open. The stubs know the order of the fields; no string may hold a NUL character. *)
 
@@ -41,6 +42,7 @@ type place = {
   offset : int;  (** bytes, of slot 0 *)
   stride : int;  (** bytes, from slot to slot *)
   max_dims : int array;
+  text_bytes : int;  (** of strings: room for one slot's text; else 0 *)
 }
 
 type layout = {
@@ -118,6 +120,13 @@ external get_dims : handle -> int -> int -> int array -> int = "sidecaml_ml_get_
 external reset : handle -> int = "sidecaml_ml_reset" [@@noalloc]
 (** Carried state starts anew with the next request. *)
 
+external needed : handle -> int -> int -> int array -> int = "sidecaml_ml_needed" [@@noalloc]
+(** [needed handle slot tensor dims] writes the dims that a request's tensor came out with into [dims], which is as long
+    as its rank, where it failed because an output was too large. *)
+
+external text_needed : handle -> int -> int = "sidecaml_ml_text_needed" [@@noalloc]
+(** [text_needed handle slot] is the most text that one of its outputs has; 0 where there was room. *)
+
 external set_stamps : handle -> bool -> int = "sidecaml_ml_set_stamps" [@@noalloc]
 
 external stamps : handle -> int -> int array -> int = "sidecaml_ml_stamps" [@@noalloc]
@@ -145,9 +154,10 @@ external quoted : string -> string = "sidecaml_ml_quoted"
 type signature = (string * int array * string array) array
 (** Of each tensor, inputs first: name, dims with -1 for a dynamic one, names of the dynamic ones or [""]. *)
 
-external request_dims : int -> signature -> int array array -> bool array -> string = "sidecaml_ml_request_dims"
+external request_dims : int -> signature -> int array array -> bool array -> string option = "sidecaml_ml_request_dims"
 (** [request_dims inputs signature dims known] reads the rows of dynamic inputs and writes every other row, and whether
-    each is known before the run (the row is left alone otherwise); [""], or what is wrong with them. *)
+    each is known before the run (the row is left alone otherwise). [Some] is what is wrong with them; it allocates nothing
+    when nothing is. *)
 
 (** {1 Time} *)
 

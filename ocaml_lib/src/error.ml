@@ -1,7 +1,6 @@
 type code =
   | Engine
   | Bad_dims
-  | Output_too_large
   | Bad_strings
   | Unknown_model
   | Model_failed
@@ -26,6 +25,7 @@ type t =
   | Busy
   | Server_gone
   | Worker_crashed
+  | Output_too_large of { outputs : (string * int array) list; text_bytes : int; message : string }
   | Rejected of { code : code; message : string }
 
 exception Error of t
@@ -34,7 +34,6 @@ let numbers =
   [
     (Engine, Abi.error_engine);
     (Bad_dims, Abi.error_bad_dims);
-    (Output_too_large, Abi.error_output_too_large);
     (Bad_strings, Abi.error_bad_strings);
     (Unknown_model, Abi.error_unknown_model);
     (Model_failed, Abi.error_model_failed);
@@ -78,12 +77,15 @@ let plain =
   ]
 
 let of_number n ~message =
+  let message = if message = "" then text_of_number n else message in
   match List.assoc_opt n plain with
   | Some error -> error
-  | None -> Rejected { code = code_of_number n; message = (if message = "" then text_of_number n else message) }
+  | None when n = Abi.error_output_too_large -> Output_too_large { outputs = []; text_bytes = 0; message }
+  | None -> Rejected { code = code_of_number n; message }
 
 let to_number = function
   | Rejected { code; message } -> (number code, message)
+  | Output_too_large { message; _ } -> (Abi.error_output_too_large, message)
   | error -> (fst (List.find (fun (_, e) -> e = error) plain), "")
 
 let describe_plain error =
@@ -92,6 +94,7 @@ let describe_plain error =
 
 let to_string = function
   | Rejected { code; message } -> Printf.sprintf "%s: %s" (code_name code) message
+  | Output_too_large { message; _ } -> Printf.sprintf "%s: %s" (name_of_number Abi.error_output_too_large) message
   | error -> describe_plain error
 
 let pp ppf error = Format.pp_print_string ppf (to_string error)

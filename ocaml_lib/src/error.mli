@@ -7,7 +7,6 @@
 type code =
   | Engine  (** the model failed on this request *)
   | Bad_dims  (** dimensions that the model or the channel does not take *)
-  | Output_too_large  (** an output is larger than the channel's room for it: open with larger [dims] *)
   | Bad_strings  (** a string input whose table or text is not as the protocol says *)
   | Unknown_model
   | Model_failed  (** the daemon could not load the model *)
@@ -38,6 +37,10 @@ type t =
       (** The daemon or the channel's worker ended. The channel will not recover: open another. {!Backend.S.gone} tells
           what the daemon said about it. *)
   | Worker_crashed  (** The worker died while it ran this request. *)
+  | Output_too_large of { outputs : (string * int array) list; text_bytes : int; message : string }
+      (** The channel has no room for what the model gave: outputs that were larger than the largest size, with the
+          dimensions that they had, and the most text that an output of strings had, 0 where that had room.
+          {!Backend.S.run_growing} makes room. *)
   | Rejected of { code : code; message : string }
       (** [message] is a sentence for people: what was asked, what is wrong with it, and what to do. *)
 
@@ -70,4 +73,5 @@ val of_number : int -> message:string -> t
     is replaced with the table's. *)
 
 val to_number : t -> int * string
-(** [to_number e] is the number in that table, and the message: [of_number n ~message] is [e] again. *)
+(** [to_number e] is the number in that table, and the message: [of_number n ~message] is [e] again, but for what
+    {!Output_too_large} tells beside its message. *)

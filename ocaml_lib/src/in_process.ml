@@ -15,14 +15,15 @@ module Tensor = struct
   let dims t ~slot = t.dims.(slot)
   let is_known t ~slot = t.known.(slot)
 
-  let fits t dims =
-    let fits_axis axis size =
-      match t.signature.shape.(axis) with
-      | Model.Fixed fixed -> size = fixed
-      | Dynamic _ -> size >= 0 && size <= (max_dims t).(axis)
-    in
-    let rec fit_from axis = axis = Array.length dims || (fits_axis axis dims.(axis) && fit_from (axis + 1)) in
-    Array.length dims = Array.length (max_dims t) && fit_from 0
+  let fits_axis t axis size =
+    match t.signature.shape.(axis) with
+    | Model.Fixed fixed -> size = fixed
+    | Dynamic _ -> size >= 0 && size <= (max_dims t).(axis)
+
+  let rec fits_from t dims axis =
+    axis = Array.length dims || (fits_axis t axis dims.(axis) && fits_from t dims (axis + 1))
+
+  let fits t dims = Array.length dims = Array.length (max_dims t) && fits_from t dims 0
 
   let set_dims t ~slot dims =
     if not (fits t dims) then
@@ -34,9 +35,11 @@ module Tensor = struct
   type any = View.any = Array : ('a, 'b, Bigarray.c_layout) Bigarray.Genarray.t -> any
 
   let array t ~slot = View.array t.view ~slot ~dims:t.dims.(slot)
+  let text_bytes t = View.text_bytes t.view
+  let strings t ~slot = View.strings t.view ~slot ~dims:t.dims.(slot)
 
-  let make ~slots ~is_output (signature : Model.tensor) dtype max_dims =
-    let view = View.allocate ~slots ~is_output signature dtype ~max_dims in
+  let make ~slots ~is_output (signature : Model.tensor) dtype max_dims text_bytes =
+    let view = View.allocate ~slots ~is_output signature dtype ~max_dims ~text_bytes in
     { view; signature; dims = Array.init slots (fun _ -> Array.copy max_dims); known = Array.make slots true; state = None }
 
   (* The same tensor where a slot is several of the engine's, one for each way that state may lie: those have its memory and
@@ -150,6 +153,8 @@ module Shapes = struct
     signature : Core.signature;
     inputs : int;
     is_fixed : bool; (* nothing ever changes *)
+    rows : int array array array; (* of each slot and tensor: the dims of the request *)
+    known : bool array; (* of each tensor *)
     stale : bool array; (* of each slot: its inputs' dims were set since the last look *)
     failures : Error.t option array;
     ways : int; (* slots of the engine for each of the channel's *)
@@ -161,29 +166,31 @@ module Shapes = struct
     let shape = tensor.signature.shape in
     (tensor.signature.name, Array.map size shape, Array.map name shape)
 
+  (* The size of an output that is state follows from its input's, whatever its names tell. *)
+  let row slot (tensor : Tensor.t) =
+    let dims = tensor.dims.(slot) in
+    if Option.is_some tensor.state && Tensor.is_output tensor then Array.copy dims else dims
+
   let make ~slots ~ways tensors =
     {
       ways;
       signature = Array.map described tensors;
       inputs = List.length (List.filter (fun tensor -> not (Tensor.is_output tensor)) (Array.to_list tensors));
       is_fixed = not (List.exists Tensor.is_dynamic (Array.to_list tensors));
+      rows = Array.init slots (fun slot -> Array.map (row (slot * ways)) tensors);
+      known = Array.make (Array.length tensors) true;
       stale = Array.make slots true;
       failures = Array.make slots None;
     }
 
   let look t tensors slot =
-    let first = slot * t.ways in
-    (* The size of an output that is state follows from its input's, whatever its names tell. *)
-    let row (tensor : Tensor.t) =
-      let dims = tensor.dims.(first) in
-      if tensor.state <> None && Tensor.is_output tensor then Array.copy dims else dims
-    in
-    let rows = Array.map row tensors in
-    let known = Array.make (Array.length tensors) true in
-    let message = Core.request_dims t.inputs t.signature rows known in
-    let tell i (tensor : Tensor.t) = if tensor.state = None then Array.fill tensor.known first t.ways known.(i) in
-    Array.iteri tell tensors;
-    t.failures.(slot) <- (if message = "" then None else Some (Rejected { code = Bad_dims; message }));
+    (match Core.request_dims t.inputs t.signature t.rows.(slot) t.known with
+    | None -> t.failures.(slot) <- None
+    | Some message -> t.failures.(slot) <- Some (Rejected { code = Bad_dims; message }));
+    for i = 0 to Array.length tensors - 1 do
+      let tensor : Tensor.t = tensors.(i) in
+      if Option.is_none tensor.state then Array.fill tensor.known (slot * t.ways) t.ways t.known.(i)
+    done;
     t.stale.(slot) <- false
 
   (* None when the request's dims are as they must be. *)
@@ -222,7 +229,8 @@ module State = struct
 
   let keep dims (carried : Model.carried) =
     let max_dims = Array.map (Maxima.maximum dims) carried.input.shape in
-    Tensor.make ~slots:2 ~is_output:false carried.input (Option.get (Dtype.of_name carried.input.dtype)) max_dims
+    let text = Maxima.text_bytes carried.input max_dims None in
+    Tensor.make ~slots:2 ~is_output:false carried.input (Option.get (Dtype.of_name carried.input.dtype)) max_dims text
 
   let make (model : Carried.t) ~inputs ~dims =
     let carried = Array.of_list model.visible.carried in
@@ -310,6 +318,7 @@ module Requests (E : Engine) = struct
 
   type t = {
     engine : E.t;
+    model : Carried.t;
     tensors : Tensor.t array;
     state : State.t option;
     whole : Tensor.t array; (* as the engine sees them: with the state, and two of its slots for each when there is one *)
@@ -334,12 +343,14 @@ module Requests (E : Engine) = struct
     let message = Printf.sprintf "tensor %s has an element type that no Bigarray carries: %s" (Nearest.quoted tensor.name) tensor.dtype in
     Error (Error.Rejected { code = Unsupported; message })
 
-  let rec make_tensors ~slots made = function
+  let rec make_tensors ~slots ~text_bytes made = function
     | [] -> Ok (Array.of_list (List.rev made))
     | (is_output, (signature : Model.tensor), max_dims) :: rest -> (
         match Dtype.of_name signature.dtype with
         | None -> unsupported signature
-        | Some dtype -> make_tensors ~slots (Tensor.make ~slots ~is_output signature dtype max_dims :: made) rest)
+        | Some dtype ->
+            let text = Maxima.text_bytes signature max_dims text_bytes in
+            make_tensors ~slots ~text_bytes (Tensor.make ~slots ~is_output signature dtype max_dims text :: made) rest)
 
   (* The engine's tensors, of those that programs see and the state. *)
   let with_state (model : Carried.t) ~slots ~dims tensors =
@@ -356,28 +367,29 @@ module Requests (E : Engine) = struct
     in
     (Some state, Array.mapi tensor (Array.of_list (model.whole.inputs @ model.whole.outputs)))
 
-  let tensors_of (carried : Carried.t) ~slots ~dims =
+  let tensors_of (carried : Carried.t) ~slots ~dims ~text_bytes =
     let model = carried.visible in
     let* max_dims = Maxima.bind model dims in
-    let* bytes = Maxima.bytes ~slots model max_dims in
+    let* bytes = Maxima.bytes ~slots ~text_bytes model max_dims in
     let inputs = List.map (fun tensor -> (false, tensor)) model.inputs in
     let outputs = List.map (fun tensor -> (true, tensor)) model.outputs in
     let described = List.map2 (fun (is_output, tensor) dims -> (is_output, tensor, dims)) (inputs @ outputs) max_dims in
     try
-      let* tensors = make_tensors ~slots [] described in
+      let* tensors = make_tensors ~slots ~text_bytes [] described in
       let state, whole = if model.carried = [] then (None, tensors) else with_state carried ~slots ~dims tensors in
       Ok (tensors, state, whole)
     with Out_of_memory ->
       let message = Printf.sprintf "model %s needs %d bytes for its tensors, which the machine has not" (Nearest.quoted model.name) bytes in
       Error (Error.Rejected { code = No_memory; message })
 
-  let prepare engine (model : Carried.t) ~slots ~dims =
-    let* tensors, state, whole = tensors_of model ~slots ~dims in
+  let prepare engine (model : Carried.t) ~slots ~dims ~text_bytes =
+    let* tensors, state, whole = tensors_of model ~slots ~dims ~text_bytes in
     let ways = if state = None then 1 else State.places in
     let* () = E.attach engine ~slots:(ways * slots) whole in
     let requests =
       {
         engine;
+        model;
         tensors;
         state;
         whole;
@@ -403,10 +415,11 @@ module Requests (E : Engine) = struct
     in
     Error (Error.Rejected { code = Too_many_slots; message })
 
-  let open_model ~socket:_ ~timeout_ns:_ ~slots ~dims ~policy:_ ~lock name =
+  let open_model ~socket:_ ~timeout_ns:_ ~slots ~dims ~text_bytes ~policy:_ ~lock name =
     let* engine, model = E.open_model ~lock name in
     let opened =
-      if slots > model.visible.max_slots then too_many model.visible slots else prepare engine model ~slots ~dims
+      if slots > model.visible.max_slots then too_many model.visible slots
+      else prepare engine model ~slots ~dims ~text_bytes
     in
     if Result.is_error opened then E.close engine;
     opened
@@ -418,26 +431,40 @@ module Requests (E : Engine) = struct
     Atomic.set t.taken false;
     Printexc.raise_with_backtrace exn backtrace
 
-  (* [step t slot argument], unless another thread is in a call or the channel is closed. A signal's handler may raise
+  (* [step t slot number dims], unless another thread is in a call or the channel is closed. A signal's handler may raise
      wherever OCaml code allocates: the channel is left all the same. Steps are no closures: those would be allocated. *)
-  let guarded t step slot argument =
+  let guarded t step slot number dims =
     if Atomic.exchange t.taken true then Transport.taken
     else
-      match if t.is_open then step t slot argument else Transport.closed with
+      match if t.is_open then step t slot number dims else Transport.closed with
       | result ->
           Atomic.set t.taken false;
           result
       | exception exn -> leave_and_raise t exn
 
-  let close_now t _ _ =
+  let no_dims = [||]
+
+  let give_memory_back t =
     t.is_open <- false;
-    E.close t.engine;
     Array.iter (fun (tensor : Tensor.t) -> View.clear tensor.view) t.tensors;
-    Option.iter State.clear t.state;
+    Option.iter State.clear t.state
+
+  let close_now t _ _ _ =
+    E.close t.engine;
+    give_memory_back t;
     0
 
+  (* The engine goes on, with the tensors of a successor. *)
+  let grow_now t ~dims ~text_bytes = prepare t.engine t.model ~slots:t.slots ~dims ~text_bytes
+
+  let grow t ~dims ~text_bytes =
+    if Atomic.exchange t.taken true then invalid_arg "Sidecaml.run_growing: another thread is in a call on this channel";
+    Fun.protect ~finally:(fun () -> Atomic.set t.taken false) (fun () -> grow_now t ~dims ~text_bytes)
+
+  let replace = give_memory_back
+
   let close t =
-    let result = guarded t close_now 0 0 in
+    let result = guarded t close_now 0 0 no_dims in
     if result = Transport.closed then 0 else result
 
   let is_open t = t.is_open
@@ -493,50 +520,53 @@ module Requests (E : Engine) = struct
   let failure t slot _result =
     match t.refused.(slot) with Some error -> error | None -> E.failure t.engine ~slot:t.ran.(slot)
 
-  let run_now t slot deadline =
+  (* Failures are told whole. *)
+  let needed _ _ _ _ = -Abi.error_invalid
+  let text_needed _ _ = 0
+
+  let run_now t slot deadline _ =
     t.states.(slot) <- Free;
     let result = run_in_turn t deadline in
     if result = slot then outcome t slot else result
 
-  let submit_now t _ deadline = run_in_turn t deadline
-  let claim_now t _ _ = if t.states.(t.next) = Free then t.next else -Abi.error_full
-  let await_now t slot _ = outcome t slot
+  let submit_now t _ deadline _ = run_in_turn t deadline
+  let claim_now t _ _ _ = if t.states.(t.next) = Free then t.next else -Abi.error_full
+  let await_now t slot _ _ = outcome t slot
 
-  let release_now t slot _ =
+  let release_now t slot _ _ =
     if t.states.(slot) <> Answered then -Abi.error_invalid
     else begin
       t.states.(slot) <- Free;
       0
     end
 
-  let abandon_now t slot _ =
+  let abandon_now t slot _ _ =
     if t.states.(slot) = Free then -Abi.error_invalid
     else begin
       t.states.(slot) <- Free;
       0
     end
 
-  let run t deadline = guarded t run_now 0 deadline
-  let submit t deadline = guarded t submit_now 0 deadline
-  let claim t = guarded t claim_now 0 0
-  let await t slot deadline = guarded t await_now slot deadline
+  let run t deadline = guarded t run_now 0 deadline no_dims
+  let submit t deadline = guarded t submit_now 0 deadline no_dims
+  let claim t = guarded t claim_now 0 0 no_dims
+  let await t slot deadline = guarded t await_now slot deadline no_dims
   let poll = await
-  let release t slot = guarded t release_now slot 0
-  let abandon t slot = guarded t abandon_now slot 0
+  let release t slot = guarded t release_now slot 0 no_dims
+  let abandon t slot = guarded t abandon_now slot 0 no_dims
 
   (* --- Beside them ------------------------------------------------------------------------------------------------- *)
 
-  let set_dims t slot tensor dims =
+  let set_now t slot tensor dims =
     let tensor = t.tensors.(tensor) in
-    let set_now t slot _ =
-      if not (Tensor.fits tensor dims) then -Abi.error_bad_dims
-      else begin
-        Tensor.set_dims tensor ~slot dims;
-        t.shapes.stale.(slot) <- true;
-        0
-      end
-    in
-    guarded t set_now slot 0
+    if not (Tensor.fits tensor dims) then -Abi.error_bad_dims
+    else begin
+      Tensor.set_dims tensor ~slot dims;
+      t.shapes.stale.(slot) <- true;
+      0
+    end
+
+  let set_dims t slot tensor dims = guarded t set_now slot tensor dims
 
   (* Also from within a run: an engine may be OCaml code that looks its tensors up by name. *)
   let get_dims t slot tensor dims =
@@ -547,11 +577,11 @@ module Requests (E : Engine) = struct
       Array.length current
     end
 
-  let reset_now t _ _ =
+  let reset_now t _ _ _ =
     (match t.state with Some state -> state.State.resets <- true | None -> ());
     0
 
-  let reset t = guarded t reset_now 0 0
+  let reset t = guarded t reset_now 0 0 no_dims
 
   let set_stamps t wanted =
     if t.is_open then begin
@@ -582,5 +612,5 @@ module Make (E : Engine) = struct
     | Some _ ->
         let requests = { t.requests with Requests.tensors = t.requests.Requests.whole } in
         let views = Array.map (fun (tensor : Tensor.t) -> tensor.view) requests.tensors in
-        of_opened { requests; model = t.model; views; slots = State.places * t.slots }
+        of_opened ~dims:t.dims ~text_bytes:t.text_bytes { requests; model = t.model; views; slots = State.places * t.slots }
 end

@@ -31,6 +31,12 @@ module Tensor : sig
   (** [refusal t ~slot dims] says why an output may not come out so large, where it is state that is carried; for others
       see {!set_dims}. *)
 
+  val text_bytes : t -> int
+  (** [text_bytes t] is the room for text of a tensor of strings, which lies behind the table of [max_dims]; else 0. *)
+
+  val strings : t -> slot:int -> Strings.t option
+  (** [strings t ~slot] are the elements of a tensor of strings, in its current dims. *)
+
   type any = Array : ('a, 'b, Bigarray.c_layout) Bigarray.Genarray.t -> any
 
   val array : t -> slot:int -> any
@@ -53,9 +59,10 @@ module type Engine = sig
   (** [open_model ~lock name] loads it. *)
 
   val attach : t -> slots:int -> Tensor.t array -> (unit, Error.t) result
-  (** [attach t ~slots tensors] is called once, before any run: inputs come first, in the order of the whole model. State
-      that is carried lies in tensors as any other; each slot of a channel is then two here, which differ only in where
-      the state is read and where it is written. *)
+  (** [attach t ~slots tensors] is called before any run: inputs come first, in the order of the whole model. State that
+      is carried lies in tensors as any other; each slot of a channel is then two here, which differ only in where the state
+      is read and where it is written. Called again when the channel grew: the tensors before are not to be looked at any
+      more. *)
 
   val run : t -> slot:int -> deadline_ns:int -> bool
   (** [run t ~slot ~deadline_ns] runs the request in the slot, until a time of {!Backend.S.now_ns} (0: none); whether it

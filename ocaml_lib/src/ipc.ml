@@ -6,7 +6,9 @@ let longest_spin_ns = 5_000
 let default_socket = Control.default_socket
 
 module Daemon = struct
-  type t = { handle : Core.handle; spin_ns : int; hold : bool }
+  (* How a channel was opened, so that one with more room can be. *)
+  type way = { socket : string; timeout_ns : int; policy : Backend.policy; lock : Backend.lock; name : string }
+  type t = { handle : Core.handle; spin_ns : int; hold : bool; way : way }
 
   (* --- Open and close -------------------------------------------------------------------------------------------- *)
 
@@ -19,8 +21,8 @@ module Daemon = struct
     | `Adaptive -> Abi.policy_adaptive
     | `Block -> Abi.policy_block
 
-  let opened ({ handle; model; layout } : Control.opened) ~policy ~lock : t Transport.opened =
-    let requests = { handle; spin_ns = (if policy = `Block then 0 else longest_spin_ns); hold = lock = `Hold } in
+  let opened ({ handle; model; layout } : Control.opened) ({ policy; lock; _ } as way) : t Transport.opened =
+    let requests = { handle; spin_ns = (if policy = `Block then 0 else longest_spin_ns); hold = lock = `Hold; way } in
     { requests; model; views = View.of_layout model layout; slots = layout.slot_count }
 
   let unmappable (opened : Control.opened) code reason =
@@ -28,16 +30,20 @@ module Daemon = struct
     let message = Printf.sprintf "model %S: mapping the channel's segment: %s" opened.model.name reason in
     Error (Error.Rejected { code; message })
 
-  let open_model ~socket ~timeout_ns ~slots ~dims ~policy ~lock name =
-    let socket = socket_or_default socket in
-    match Control.open_model ~socket ~timeout_ns ~slots ~dims ~policy:(policy_number policy) name with
+  let open_in ({ socket; timeout_ns; policy; name; _ } as way) ~slots ~dims ~text_bytes =
+    match Control.open_model ~socket ~timeout_ns ~slots ~dims ~text_bytes ~policy:(policy_number policy) name with
     | Error _ as e -> e
     | Ok control -> (
-        match opened control ~policy ~lock with
+        match opened control way with
         | channel -> Ok channel
         | exception Unix.Unix_error (error, _, _) -> unmappable control Error.System (Unix.error_message error)
         | exception Failure reason -> unmappable control Error.Corrupt reason)
 
+  let open_model ~socket ~timeout_ns ~slots ~dims ~text_bytes ~policy ~lock name =
+    open_in { socket = socket_or_default socket; timeout_ns; policy; lock; name } ~slots ~dims ~text_bytes
+
+  let grow t ~dims ~text_bytes = open_in t.way ~slots:1 ~dims ~text_bytes
+  let replace t = ignore (Core.close t.handle)
   let close t = Core.close t.handle
   let is_open t = Core.is_open t.handle
 
@@ -72,6 +78,9 @@ module Daemon = struct
 
   let set_dims t slot tensor dims = Core.set_dims t.handle slot tensor dims
   let get_dims t slot tensor dims = Core.get_dims t.handle slot tensor dims
+  let needed t slot tensor dims = Core.needed t.handle slot tensor dims
+  let text_needed t slot = Core.text_needed t.handle slot
+
   let failure t slot code =
     let message = Core.message t.handle slot in
     ignore (Core.release t.handle slot);

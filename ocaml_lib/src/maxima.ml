@@ -38,12 +38,25 @@ let bind (model : Model.t) dims =
 (* Saturates, so that no product wraps. *)
 let product a b = if a = 0 || b <= largest_bytes / a then a * b else largest_bytes
 
-let tensor_bytes (tensor : Model.tensor) max_dims =
-  let element = match Dtype.of_name tensor.dtype with Some (Any dtype) -> Dtype.bytes dtype | None -> 1 in
-  Array.fold_left product element max_dims
+let elements = Array.fold_left product 1
 
-let bytes ~slots (model : Model.t) max_dims =
-  let add sum tensor dims = min largest_bytes (sum + product slots (tensor_bytes tensor dims)) in
+(* The daemon's defaults. *)
+let text_bytes_per_element = 64
+let least_text_bytes = 4096
+
+let text_bytes (tensor : Model.tensor) max_dims given =
+  match (Dtype.of_name tensor.dtype, given) with
+  | Some (Any String), Some bytes -> bytes
+  | Some (Any String), None -> max least_text_bytes (product text_bytes_per_element (elements max_dims))
+  | _ -> 0
+
+let tensor_bytes (tensor : Model.tensor) max_dims given =
+  let elements = elements max_dims in
+  let size = match Dtype.of_name tensor.dtype with Some (Any dtype) -> Dtype.size_in_bytes dtype ~elements | None -> elements in
+  min largest_bytes (size + text_bytes tensor max_dims given)
+
+let bytes ~slots ~text_bytes (model : Model.t) max_dims =
+  let add sum tensor dims = min largest_bytes (sum + product slots (tensor_bytes tensor dims text_bytes)) in
   let sum = List.fold_left2 add 0 (model.inputs @ model.outputs) max_dims in
   if sum < largest_bytes then Ok sum
   else

@@ -7,5 +7,9 @@ val bind : Model.t -> (string * int) list -> (int array list, Error.t) result
 val maximum : (string * int) list -> Model.dim -> int
 (** [maximum dims dim] is the largest size of a dimension that {!bind} found nothing wrong with. *)
 
-val bytes : slots:int -> Model.t -> int array list -> (int, Error.t) result
-(** [bytes ~slots model max_dims] is what the tensors take; [No_memory] when no machine has that. *)
+val text_bytes : Model.tensor -> int array -> int option -> int
+(** [text_bytes tensor max_dims given] is the room for text of one slot: what was given, or a default, for a tensor of
+    strings; 0 for another. *)
+
+val bytes : slots:int -> text_bytes:int option -> Model.t -> int array list -> (int, Error.t) result
+(** [bytes ~slots ~text_bytes model max_dims] is what the tensors take; [No_memory] when no machine has that. *)

@@ -74,8 +74,8 @@ end =
 
 include Base
 
-let open_model ?socket ?timeout_ns ?slots ?dims ?policy ?lock name =
-  let opened = Base.open_model ?socket ?timeout_ns ?slots ?dims ?policy ?lock name in
+let open_model ?socket ?timeout_ns ?slots ?dims ?text_bytes ?policy ?lock name =
+  let opened = Base.open_model ?socket ?timeout_ns ?slots ?dims ?text_bytes ?policy ?lock name in
   Result.iter (fun t -> Engine.belongs_to (Base.engine t) (Base.inside t)) opened;
   opened
 
@@ -100,6 +100,11 @@ let serve ?max_slots ?(state = []) ~inputs ~outputs name answer =
 
 let withdraw = Engine.withdraw
 
+let no_room ~outputs ~text_bytes format =
+  Printf.ksprintf (fun message -> Error (Error.Output_too_large { outputs; text_bytes; message })) format
+
+let dims_to_string dims = Printf.sprintf "[%s]" (String.concat ", " (List.map string_of_int (Array.to_list dims)))
+
 let set_output_dims ?(slot = 0) t name dims =
   match Engine.output (Base.engine t) name with
   | Some tensor when In_process.Tensor.is_known tensor ~slot && In_process.Tensor.dims tensor ~slot <> dims ->
@@ -108,3 +113,27 @@ let set_output_dims ?(slot = 0) t name dims =
            name)
   | Some tensor -> In_process.Tensor.set_dims tensor ~slot dims
   | None -> invalid_arg (Printf.sprintf "Sidecaml.Mock.set_output_dims: model %S has no output %S" (model t).name name)
+
+let is_beyond most dims = Array.length dims = Array.length most && Array.exists2 ( > ) dims most
+
+let bytes_of tensor dims =
+  match Dtype.of_name (In_process.Tensor.signature tensor).dtype with
+  | Some (Any dtype) -> Dtype.size_in_bytes dtype ~elements:(Array.fold_left ( * ) 1 dims)
+  | None -> 0
+
+let fit_output ?(slot = 0) t name dims =
+  match Engine.output (Base.engine t) name with
+  | Some tensor when is_beyond (In_process.Tensor.max_dims tensor) dims ->
+      no_room ~outputs:[ (name, dims) ] ~text_bytes:0
+        "output %s came out as %s, %d bytes, and the channel has room for %s: open with larger dims" (Nearest.quoted name)
+        (dims_to_string dims) (bytes_of tensor dims)
+        (dims_to_string (In_process.Tensor.max_dims tensor))
+  | _ -> Ok (set_output_dims ~slot t name dims)
+
+let fit_strings ?(slot = 0) t name strings =
+  let place = output_strings ~slot t name in
+  let needed = Array.fold_left (fun sum string -> sum + String.length string) 0 strings in
+  if needed > Strings.room place then
+    no_room ~outputs:[] ~text_bytes:needed "output %s has %d bytes of text, and the channel has room for %d: open with larger text_bytes"
+      (Nearest.quoted name) needed (Strings.room place)
+  else Ok (Strings.set_all place strings)

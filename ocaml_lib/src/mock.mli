@@ -39,5 +39,15 @@ val set_output_dims : ?slot:int -> t -> string -> int array -> unit
     Raises [Invalid_argument] for a name that the model does not have, for [dims] that do not fit, and for others than
     the inputs' names tell. *)
 
+val fit_output : ?slot:int -> t -> string -> int array -> (unit, Error.t) result
+(** [fit_output ~slot t name dims] is {!set_output_dims}, but [Error Output_too_large] where the channel has no room for
+    [dims]: what a model answers whose outputs are as large as they are. *)
+
+val fit_strings : ?slot:int -> t -> string -> string array -> (unit, Error.t) result
+(** [fit_strings ~slot t name strings] writes an output of strings, or is [Error Output_too_large] where the channel has
+    no room for their text.
+
+    Raises [Invalid_argument] as {!output_strings} and {!Strings.set_all}. *)
+
 val withdraw : string -> unit
 (** [withdraw name] forgets a model. *)

@@ -8,6 +8,7 @@ module Make (O : sig
     ?timeout_ns:int ->
     ?slots:int ->
     ?dims:(string * int) list ->
+    ?text_bytes:int ->
     ?policy:Backend.policy ->
     ?lock:Backend.lock ->
     string ->
@@ -16,14 +17,14 @@ module Make (O : sig
   val close : t -> unit
 end) =
 struct
-  let open_model_exn ?socket ?timeout_ns ?slots ?dims ?policy ?lock name =
-    Error.get_exn (O.open_model ?socket ?timeout_ns ?slots ?dims ?policy ?lock name)
+  let open_model_exn ?socket ?timeout_ns ?slots ?dims ?text_bytes ?policy ?lock name =
+    Error.get_exn (O.open_model ?socket ?timeout_ns ?slots ?dims ?text_bytes ?policy ?lock name)
 
   let with_channel t f = Fun.protect ~finally:(fun () -> O.close t) (fun () -> f t)
 
-  let with_model ?socket ?timeout_ns ?slots ?dims ?policy ?lock name f =
-    Result.map (fun t -> with_channel t f) (O.open_model ?socket ?timeout_ns ?slots ?dims ?policy ?lock name)
+  let with_model ?socket ?timeout_ns ?slots ?dims ?text_bytes ?policy ?lock name f =
+    Result.map (fun t -> with_channel t f) (O.open_model ?socket ?timeout_ns ?slots ?dims ?text_bytes ?policy ?lock name)
 
-  let with_model_exn ?socket ?timeout_ns ?slots ?dims ?policy ?lock name f =
-    with_channel (open_model_exn ?socket ?timeout_ns ?slots ?dims ?policy ?lock name) f
+  let with_model_exn ?socket ?timeout_ns ?slots ?dims ?text_bytes ?policy ?lock name f =
+    with_channel (open_model_exn ?socket ?timeout_ns ?slots ?dims ?text_bytes ?policy ?lock name) f
 end

@@ -1,6 +1,7 @@
 module Error = Error
 module Dtype = Dtype
 module Convert = Convert
+module Strings = Strings
 module Model = Model
 module Backend = Backend
 module Ipc = Ipc

@@ -22,10 +22,17 @@ module type S = sig
     timeout_ns:int ->
     slots:int ->
     dims:(string * int) list ->
+    text_bytes:int option ->
     policy:Backend.policy ->
     lock:Backend.lock ->
     string ->
     (t opened, Error.t) result
+
+  val grow : t -> dims:(string * int) list -> text_bytes:int option -> (t opened, Error.t) result
+  (* A successor with room for that, of the same model and settings but for stamps; [t] is as it was. *)
+
+  val replace : t -> unit
+  (* [t] has a successor and ends. *)
 
   val close : t -> int
   val is_open : t -> bool
@@ -45,6 +52,12 @@ module type S = sig
   (* Of (slot, tensor): [invalid] under a request, or for dims that the tensor has no room for. *)
 
   val get_dims : t -> int -> int -> int array -> int
+  val needed : t -> int -> int -> int array -> int
+  (* Of (slot, tensor): writes the dims that an output came out with that was too large, before [failure]. *)
+
+  val text_needed : t -> int -> int
+  (* Of a slot: the most text of one output, where there was no room. *)
+
   val failure : t -> int -> int -> Error.t
   (* Of (slot, result): why the request in the slot failed, where the result does not say it. The slot is free after. *)
 

@@ -10,7 +10,9 @@ type t =
       place : Core.place;
       dtype : ('a, 'b) Dtype.t;
       base : ('a, 'b, c_layout) Array1.t;
-      by_slot : ('a, 'b, c_layout) Genarray.t array;
+      (* Of each slot: [Some], made beforehand, so that a lookup allocates nothing. *)
+      by_slot : ('a, 'b, c_layout) Genarray.t option array;
+      strings : Strings.t option array;
       places : int array; (* of each slot, which place in memory it is *)
     }
       -> t
@@ -33,6 +35,8 @@ let same_kind : type a b c d. (a, b) kind -> (c, d) kind -> (a, b, c, d) Dtype.e
   | Int16_unsigned, Int16_unsigned -> Some Equal
   | Int32, Int32 -> Some Equal
   | Int64, Int64 -> Some Equal
+  | Complex32, Complex32 -> Some Equal
+  | Complex64, Complex64 -> Some Equal
   | _ -> None
 
 let rec base_of : type a b. base list ref -> base list -> Core.layout -> (a, b) kind -> (a, b, c_layout) Array1.t =
@@ -45,15 +49,33 @@ let rec base_of : type a b. base list ref -> base list -> Core.layout -> (a, b) 
   | Base (other, base) :: rest -> (
       match same_kind other kind with Some Equal -> base | None -> base_of known rest layout kind)
 
-let build dtype base (place : Core.place) slot dims =
-  let bytes = Dtype.bytes dtype in
-  let offset = (place.offset + (slot * place.stride)) / bytes in
-  let elements = Array.fold_left ( * ) 1 dims in
-  reshape (genarray_of_array1 (Array1.sub base offset elements)) dims
+(* --- One slot's array ----------------------------------------------------------------------------------------------- *)
 
-let over base slots is_output signature (place : Core.place) dtype =
-  let by_slot = Array.init slots (fun slot -> build dtype base place slot place.max_dims) in
-  View { signature; is_output; place; dtype; base; by_slot; places = Array.init slots Fun.id }
+let rec product dims axis result = if axis = Array.length dims then result else product dims (axis + 1) (result * dims.(axis))
+let elements_of dims = product dims 0 1
+
+(* Of strings the whole place, whatever the dims: text starts behind the table of the largest. *)
+let flat_bytes (type a b) (dtype : (a, b) Dtype.t) (place : Core.place) dims =
+  match dtype with
+  | String -> Dtype.size_in_bytes dtype ~elements:(elements_of place.max_dims) + place.text_bytes
+  | _ -> Dtype.size_in_bytes dtype ~elements:(elements_of dims)
+
+let build dtype base (place : Core.place) slot dims =
+  let first = (place.offset + (slot * place.stride)) / kind_size_in_bytes (Array1.kind base) in
+  if Dtype.is_flat dtype then genarray_of_array1 (Array1.sub base first (flat_bytes dtype place dims))
+  else reshape (genarray_of_array1 (Array1.sub base first (elements_of dims))) dims
+
+let build_strings (type a b) name (dtype : (a, b) Dtype.t) (place : Core.place)
+    (array : (a, b, c_layout) Genarray.t option) =
+  match (dtype, array) with
+  | String, Some array ->
+      Some (Strings.make ~name (array1_of_genarray array) ~max_elements:(elements_of place.max_dims))
+  | _ -> None
+
+let over base slots is_output (signature : Model.tensor) (place : Core.place) dtype =
+  let by_slot = Array.init slots (fun slot -> Some (build dtype base place slot place.max_dims)) in
+  let strings = Array.map (build_strings signature.name dtype place) by_slot in
+  View { signature; is_output; place; dtype; base; by_slot; strings; places = Array.init slots Fun.id }
 
 let view_of known (layout : Core.layout) is_output (signature : Model.tensor) (place : Core.place) =
   match Dtype.of_name signature.dtype with
@@ -71,28 +93,29 @@ let of_layout (model : Model.t) (layout : Core.layout) =
 
 let round_up bytes = (bytes + Abi.tensor_align - 1) / Abi.tensor_align * Abi.tensor_align
 
-let stride_of dtype max_dims = round_up (Array.fold_left ( * ) (Dtype.bytes dtype) max_dims)
-
 (* The collector is told of the memory where the Bigarray allocates it itself, with room to start where it should. *)
 let aligned dtype bytes =
   if not (Core.machine_has bytes) then raise Out_of_memory;
-  let element = Dtype.bytes dtype in
-  let memory = Array1.create (Dtype.kind dtype) c_layout ((bytes + Abi.page_bytes) / element) in
+  let kind = Dtype.kind dtype in
+  let element = kind_size_in_bytes kind in
+  let memory = Array1.create kind c_layout ((bytes + Abi.page_bytes) / element) in
   let base = Array1.sub memory (Core.misaligned memory bytes / element) (bytes / element) in
   Core.make_zeros base;
   base
 
 let is_dynamic_shape = Array.exists (function Model.Dynamic _ -> true | Fixed _ -> false)
 
-let allocate ~slots ~is_output (signature : Model.tensor) (Dtype.Any dtype) ~max_dims =
-  let stride = stride_of dtype max_dims in
-  let place : Core.place = { dynamic = is_dynamic_shape signature.shape; offset = 0; stride; max_dims } in
+let allocate ~slots ~is_output (signature : Model.tensor) (Dtype.Any dtype) ~max_dims ~text_bytes =
+  let size = Dtype.size_in_bytes dtype ~elements:(elements_of max_dims) + text_bytes in
+  let stride = round_up size in
+  let place : Core.place = { dynamic = is_dynamic_shape signature.shape; offset = 0; stride; max_dims; text_bytes } in
   over (aligned dtype (slots * stride)) slots is_output signature place dtype
 
 let remap (View v) ~is_output (signature : Model.tensor) places =
   let place = { v.place with dynamic = is_dynamic_shape signature.shape } in
-  let by_slot = Array.map (fun memory -> build v.dtype v.base place memory place.max_dims) places in
-  View { v with signature; is_output; place; by_slot; places }
+  let by_slot = Array.map (fun memory -> Some (build v.dtype v.base place memory place.max_dims)) places in
+  let strings = Array.map (build_strings signature.name v.dtype place) by_slot in
+  View { v with signature; is_output; place; by_slot; strings; places }
 
 let clear (View v) = Core.give_back v.base
 
@@ -102,22 +125,52 @@ let name (View v) = v.signature.name
 let is_output (View v) = v.is_output
 let is_dynamic (View v) = v.place.dynamic
 let max_dims (View v) = v.place.max_dims
-let fixed_dim (View v) axis = match v.signature.shape.(axis) with Model.Fixed size -> Some size | Dynamic _ -> None
+let text_bytes (View v) = v.place.text_bytes
+let signature (View v) = v.signature
+let rank (View v) = if Dtype.is_flat v.dtype then 1 else Array.length v.place.max_dims
+let is_strings (View v) = match v.dtype with String -> true | _ -> false
+let is_fixed (View v) axis = match v.signature.shape.(axis) with Model.Fixed _ -> true | Dynamic _ -> false
 let to_string (View v) = Model.tensor_to_string v.signature
 let constructor (View v) = String.capitalize_ascii (Dtype.name v.dtype)
 
+let rec same_from array dims axis =
+  axis = Array.length dims || (Genarray.nth_dim array axis = dims.(axis) && same_from array dims (axis + 1))
+
+let is_current dtype place array dims =
+  if Dtype.is_flat dtype then Genarray.nth_dim array 0 = flat_bytes dtype place dims else same_from array dims 0
+
 let current (View v) slot dims =
-  if Genarray.dims v.by_slot.(slot) <> dims then v.by_slot.(slot) <- build v.dtype v.base v.place v.places.(slot) dims
+  match v.by_slot.(slot) with
+  | Some array when is_current v.dtype v.place array dims -> ()
+  | _ -> v.by_slot.(slot) <- Some (build v.dtype v.base v.place v.places.(slot) dims)
 
 type any = Array : ('a, 'b, c_layout) Genarray.t -> any
 
 let array (View v as view) ~slot ~dims =
   if v.place.dynamic then current view slot dims;
-  Array v.by_slot.(slot)
+  Array (Option.get v.by_slot.(slot))
 
 let get (type a b) (View v as view) ~slot ~dims (dtype : (a, b) Dtype.t) : (a, b, c_layout) Genarray.t option =
   match Dtype.equal v.dtype dtype with
   | None -> None
   | Some Equal ->
       if v.place.dynamic then current view slot dims;
-      Some v.by_slot.(slot)
+      v.by_slot.(slot)
+
+let strings (View v) ~slot ~dims =
+  let found = v.strings.(slot) in
+  (match found with Some strings -> Strings.set_length strings (elements_of dims) | None -> ());
+  found
+
+(* --- Copying -------------------------------------------------------------------------------------------------------- *)
+
+let copy from t ~slot ~dims =
+  match (strings from ~slot ~dims, strings t ~slot ~dims) with
+  | Some from, Some t -> Strings.copy from t
+  | _ -> (
+      let (View f) = from in
+      match get t ~slot ~dims f.dtype with
+      | Some target ->
+          current from slot dims;
+          Genarray.blit (Option.get f.by_slot.(slot)) target
+      | None -> invalid_arg "Sidecaml.View.copy: another element type")

@@ -12,9 +12,9 @@ val of_layout : Model.t -> Core.layout -> t array
     @raise Failure when it is shorter than its layout, which mapping would "repair" by growing it *)
 
 val allocate :
-  slots:int -> is_output:bool -> Model.tensor -> Dtype.any -> max_dims:int array -> t
-(** [allocate ~slots ~is_output signature dtype ~max_dims] is a tensor in zeroed memory of its own, with room for
-    [max_dims] in every slot; the sizes are known to fit an [int].
+  slots:int -> is_output:bool -> Model.tensor -> Dtype.any -> max_dims:int array -> text_bytes:int -> t
+(** [allocate ~slots ~is_output signature dtype ~max_dims ~text_bytes] is a tensor in zeroed memory of its own, with room for
+    [max_dims] in every slot, and for text behind a table of strings; the sizes are known to fit an [int].
     @raise Out_of_memory *)
 
 val remap : t -> is_output:bool -> Model.tensor -> int array -> t
@@ -29,8 +29,18 @@ val is_output : t -> bool
 val is_dynamic : t -> bool
 val max_dims : t -> int array
 
-val fixed_dim : t -> int -> int option
-(** [fixed_dim view axis] is the signature's size of a dimension, if it is not dynamic. *)
+val rank : t -> int
+(** [rank view] is the number of dimensions of its arrays: 1 of what is flat, whatever the tensor's. *)
+
+val signature : t -> Model.tensor
+
+val text_bytes : t -> int
+(** [text_bytes view] is the room for one slot's text; 0 of what is no tensor of strings. *)
+
+val is_strings : t -> bool
+
+val is_fixed : t -> int -> bool
+(** [is_fixed view axis]: whether a dimension is always [(max_dims view).(axis)]. *)
 
 val to_string : t -> string
 (** [to_string view] is name, element type and signature's shape. *)
@@ -46,4 +56,10 @@ val array : t -> slot:int -> dims:int array -> any
 val get :
   t -> slot:int -> dims:int array -> ('a, 'b) Dtype.t -> ('a, 'b, Bigarray.c_layout) Bigarray.Genarray.t option
 (** [get view ~slot ~dims dtype] is the tensor in its current dims, which lie within [max_dims view]: the array built
-    before while they stay the same. [None] when it has another element type. *)
+    before, without an allocation, while they stay the same. [None] when it has another element type. *)
+
+val strings : t -> slot:int -> dims:int array -> Strings.t option
+(** [strings view ~slot ~dims] is the same of a tensor of strings, which no lookup allocates; [None] of another. *)
+
+val copy : t -> t -> slot:int -> dims:int array -> unit
+(** [copy from view ~slot ~dims] copies contents of these dims between views of one signature. *)

@@ -33,8 +33,8 @@ let rejected what (outcome : ('a, Error.t) result) code parts =
 let ok what outcome = Alcotest.check (result Alcotest.unit) what (Ok ()) outcome
 let fails what error_wanted outcome = Alcotest.check (result Alcotest.unit) what (Error error_wanted) outcome
 
-let with_model ?slots ?dims ?policy ?lock name f =
-  Sidecaml.with_model_exn ~socket:(Support.Daemon.shared ()) ?slots ?dims ?policy ?lock name f
+let with_model ?slots ?dims ?text_bytes ?policy ?lock name f =
+  Sidecaml.with_model_exn ~socket:(Support.Daemon.shared ()) ?slots ?dims ?text_bytes ?policy ?lock name f
 
 (* The tests that every backend must pass are functors over it, and see it as they would see the daemon. *)
 module Over (B : Backends.S) = struct
@@ -48,8 +48,8 @@ module Over (B : Backends.S) = struct
 
   let socket = B.socket
 
-  let with_model ?slots ?dims ?policy ?lock name f =
-    B.with_model_exn ~socket:(B.socket ()) ?slots ?dims ?policy ?lock name f
+  let with_model ?slots ?dims ?text_bytes ?policy ?lock name f =
+    B.with_model_exn ~socket:(B.socket ()) ?slots ?dims ?text_bytes ?policy ?lock name f
 
   (* Tests of one backend carry its name. *)
   let group name cases = (Printf.sprintf "%s (%s)" name B.label, cases)

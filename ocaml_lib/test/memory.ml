@@ -49,6 +49,30 @@ module Make (B : Backends.S) = struct
     Alcotest.(check (float 0.)) "without a timeout" 0. (words_of calls (fun () -> round 0));
     Alcotest.(check (float 0.)) "with a timeout" 0. (words_of calls (fun () -> round (60 * second_ns)))
 
+  (* The same dimensions each time, as those of a stream of batches of one size. *)
+  let dims_that_repeat_allocate_nothing () =
+    with_model ~dims:[ ("N", 8) ] "dynamic_mlp" @@ fun m ->
+    let dims = [| 3; 64 |] in
+    let round () =
+      Sidecaml.set_dims m "x" dims;
+      let x = Sidecaml.input2 m "x" Float32 in
+      Array2.unsafe_set x 0 0 1.;
+      expect_ok (Sidecaml.run m);
+      ignore (Sys.opaque_identity (Sidecaml.output2 m "y" Float32))
+    in
+    Alcotest.(check (float 0.)) "words" 0. (words_of 1_000 round);
+    let others = [| 5; 64 |] in
+    let set () =
+      Sidecaml.set_dims m "x" others;
+      Sidecaml.set_dims m "x" dims
+    in
+    Alcotest.(check (float 0.)) "set_dims, of others" 0. (words_of 1_000 set);
+    match Sidecaml.run_growing m with
+    | Ok `Fitted ->
+        let growing () = match Sidecaml.run_growing m with Ok `Fitted -> () | _ -> failwith "it did not fit" in
+        Alcotest.(check (float 0.)) "run_growing" 0. (words_of 1_000 growing)
+    | _ -> Alcotest.fail "it did not fit"
+
   let a_late_read_sees_zeros () =
     let m = Sidecaml.open_model_exn ~socket:(Support.Daemon.shared ()) "digits" in
     let x = Sidecaml.input2 m "image" Float32 and y = Sidecaml.output2 m "scores" Float32 in
@@ -98,6 +122,7 @@ module Make (B : Backends.S) = struct
       group "allocation"
         [
           case "calls allocate nothing" calls_allocate_nothing; case "steps allocate nothing" steps_allocate_nothing;
+          case "dims that repeat allocate nothing" dims_that_repeat_allocate_nothing;
         ];
     ]
 end

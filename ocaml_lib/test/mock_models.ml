@@ -37,7 +37,8 @@ let blit m ~slot name (Sidecaml.Dtype.Any dtype) =
 
 let every_type () =
   let suffixed (Sidecaml.Dtype.Any dtype as any) = ("_" ^ Sidecaml.Dtype.name dtype, any) in
-  let types = List.map suffixed Sidecaml.Dtype.all in
+  let is_number (Sidecaml.Dtype.Any dtype) = Sidecaml.Dtype.name dtype <> "string" in
+  let types = List.map suffixed (List.filter is_number Sidecaml.Dtype.all) in
   let tensors prefix =
     List.map (fun (name, Sidecaml.Dtype.Any dtype) -> tensor (prefix ^ name) (Sidecaml.Dtype.name dtype) (fixed [ 2; 3 ])) types
   in
@@ -54,6 +55,13 @@ let every_rank () =
       List.iter (fun rank -> blit m ~slot (string_of_int rank) (Any Float64)) ranks;
       Ok ())
 
+let put_positions m ~slot positions =
+  Result.map
+    (fun () ->
+      let y = Mock.output2 ~slot m "y" Int64 in
+      List.iteri (fun i position -> y.{0, i} <- Int64.of_int position) positions)
+    (Mock.fit_output ~slot m "y" [| 1; List.length positions |])
+
 let data_dependent () =
   Mock.serve "data_dependent"
     ~inputs:[ tensor "x" "float32" (fixed [ 8 ]) ]
@@ -61,14 +69,31 @@ let data_dependent () =
     (fun m ~slot ->
       let x = Mock.input1 ~slot m "x" Float32 in
       let positions = List.filter (fun i -> x.{i} <> 0.) (List.init 8 Fun.id) in
-      let room = (Mock.output_dims ~slot m "y").(1) and count = List.length positions in
-      if count > room then Error (Rejected { code = Output_too_large; message = "no room" })
-      else begin
-        Mock.set_output_dims ~slot m "y" [| 1; count |];
-        let y = Mock.output2 ~slot m "y" Int64 in
-        List.iteri (fun i position -> y.{0, i} <- Int64.of_int position) positions;
-        Ok ()
-      end)
+      put_positions m ~slot positions)
+
+let positions () =
+  Mock.serve "positions"
+    ~inputs:[ tensor "x" "float32" [ Dynamic "N" ] ]
+    ~outputs:[ tensor "y" "int64" [ Fixed 1; Dynamic "count" ] ]
+    (fun m ~slot ->
+      let x = Mock.input1 ~slot m "x" Float32 in
+      put_positions m ~slot (List.filter (fun i -> x.{i} <> 0.) (List.init (Array1.dim x) Fun.id)))
+
+let texts () =
+  let strings name = tensor name "string" [ Model.Dynamic "N" ] in
+  Mock.serve "texts" ~inputs:[ strings "x" ] ~outputs:[ strings "y" ] (fun m ~slot ->
+      let x = Sidecaml.Strings.to_array (Mock.input_strings ~slot m "x") in
+      Mock.fit_strings ~slot m "y" (Array.map (fun text -> text ^ text) x))
+
+let packed () =
+  let rows name dtype = tensor name dtype [ Model.Dynamic "N"; Fixed 3 ] in
+  Mock.serve "packed"
+    ~inputs:[ rows "x" "int4"; rows "small" "int8" ]
+    ~outputs:[ rows "y" "int8"; rows "again" "int4" ]
+    (fun m ~slot ->
+      Sidecaml.Convert.unpack Int4 (Mock.input ~slot m "x" Int4) (Mock.output ~slot m "y" Int8);
+      Sidecaml.Convert.pack Int4 (Mock.input ~slot m "small" Int8) (Mock.output ~slot m "again" Int4);
+      Ok ())
 
 let fails_inside () =
   Mock.serve "fails_inside"
@@ -130,4 +155,7 @@ let serve () =
   every_rank ();
   data_dependent ();
   fails_inside ();
-  same_rows ()
+  packed ();
+  positions ();
+  same_rows ();
+  texts ()

@@ -17,6 +17,19 @@ let ints : type a b. (a, b) Dtype.t -> int -> a = function
   | Uint32 -> Int32.of_int
   | Uint64 -> Int64.of_int
   | Bool -> fun n -> n land 1
+  | Complex64 -> fun n -> { re = float_of_int n; im = -1.5 }
+  | Complex128 -> fun n -> { re = 0.25; im = float_of_int n }
+  | Float8e4m3fn -> fun n -> n land 0xff
+  | Float8e4m3fnuz -> fun n -> n land 0xff
+  | Float8e5m2 -> fun n -> n land 0xff
+  | Float8e5m2fnuz -> fun n -> n land 0xff
+  | Float8e8m0 -> fun n -> n land 0xff
+  | Float4e2m1 -> fun n -> n land 0xff
+  | Int4 -> fun n -> n land 0xff
+  | Uint4 -> fun n -> n land 0xff
+  | Int2 -> fun n -> n land 0xff
+  | Uint2 -> fun n -> n land 0xff
+  | String -> fun n -> n land 0xff
 
 let array_of (Dtype.Any dtype) dims seed =
   let elements = Array.fold_left ( * ) 1 dims in
@@ -33,7 +46,8 @@ let any_array =
 
 let read_back =
   Check.property "what is written is read back" ~count:500 any_array (fun array ->
-      match Npy.of_string (Npy.to_string array) with Ok found -> same array found | Error reason -> failwith reason)
+      let (Npy (dtype, _)) = array in
+      match Npy.of_string ~expected:(Any dtype) (Npy.to_string array) with Ok found -> same array found | Error reason -> failwith reason)
 
 (* Damage: some bytes changed, then cut or lengthened. *)
 let damaged =
@@ -54,7 +68,7 @@ let hostile =
   Check.property "damage gives an array or a reason" ~count:3000 ~print:String.escaped damaged (fun s ->
       match Npy.of_string s with
       | Ok (Npy (dtype, array)) ->
-          Array.fold_left ( * ) 1 (Genarray.dims array) * Dtype.bytes dtype <= String.length s
+          Array.fold_left ( * ) 1 (Genarray.dims array) * kind_size_in_bytes (Dtype.kind dtype) <= String.length s
       | Error reason -> reason <> "")
 
 let with_header ?(data = "") text =

@@ -13,7 +13,7 @@ module Make (B : Backends.S) = struct
       (List.filter B.computes
          [
            "carried"; "carried_rows"; "data_dependent"; "digits"; "dynamic_mlp"; "every_rank"; "every_type"; "fails_inside";
-           "positives"; "recurrent"; "recurrent_rows"; "same_rows"; "slow";
+           "packed"; "positions"; "positives"; "recurrent"; "recurrent_rows"; "same_rows"; "slow"; "texts";
          ])
       names
 

@@ -2,7 +2,7 @@ sidecaml-probe looks at a daemon's models from the side of an OCaml program.
 
   $ export SERVE="$PWD/support/serve.py"
   $ . support/daemon.sh
-  $ start_daemon digits dynamic_mlp every_rank every_type fails_inside slow
+  $ start_daemon digits dynamic_mlp every_rank every_type fails_inside packed slow
 
 What there is:
 
@@ -14,6 +14,7 @@ What there is:
   every_rank  onnx  ready
   every_type  onnx  ready
   fails_inside  onnx  ready
+  packed  onnx  ready
   slow  onnx  ready
   $ sidecaml-probe describe dynamic_mlp
   dynamic_mlp (onnx, ready, up to 64 slots)
@@ -72,9 +73,12 @@ Every rank and type, there and back through numpy:
   >     numpy.save(f"{name}.npy", array)
   > bfloat16 = (numpy.array([[0, 1, 2], [3, -1, -2]], "<f4").view("<u4") >> 16).astype("<u2")
   > numpy.save("bfloat16.npy", bfloat16.view("V2"))
+  > one = {"float8e4m3fn": 0x38, "float8e4m3fnuz": 0x40, "float8e5m2": 0x3C, "float8e5m2fnuz": 0x40}
+  > for name, code in one.items():
+  >     numpy.save(f"{name}.npy", numpy.array([[0, code, code], [code, 0, 0x80 + code]], "u1").view("V1"))
   > END
   $ "$SIDECAML_PYTHON" types.py
-  $ types="float32 float64 float16 bfloat16 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool"
+  $ types="float32 float64 float16 bfloat16 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool float8e4m3fn float8e4m3fnuz float8e5m2 float8e5m2fnuz"
   $ sidecaml-probe run every_type $(for t in $types; do echo --input x_$t=$t.npy --output y_$t=back_$t.npy; done)
   y_float32 float32[2,3]
     0 1 2 3 -1 -2
@@ -102,6 +106,14 @@ Every rank and type, there and back through numpy:
     0 1 2 3 18446744073709551615 18446744073709551614
   y_bool bool[2,3]
     false true true true true true
+  y_float8e4m3fn float8e4m3fn[2,3]
+    0 1 1 1 0 -1
+  y_float8e4m3fnuz float8e4m3fnuz[2,3]
+    0 1 1 1 0 -1
+  y_float8e5m2 float8e5m2[2,3]
+    0 1 1 1 0 -1
+  y_float8e5m2fnuz float8e5m2fnuz[2,3]
+    0 1 1 1 0 -1
   $ cat >compare.py <<'END'
   > import sys, numpy
   > for name in sys.argv[1:]:
@@ -123,6 +135,24 @@ Every rank and type, there and back through numpy:
   uint32 came back
   uint64 came back
   bool came back
+  float8e4m3fn came back
+  float8e4m3fnuz came back
+  float8e5m2 came back
+  float8e5m2fnuz came back
+
+Packed types come and go as the bytes that hold them, and are shown as numbers:
+
+  $ "$SIDECAML_PYTHON" -c 'import numpy; numpy.save("small.npy", numpy.array([[1, -2, 3]], numpy.int8))'
+  $ sidecaml-probe run packed --input small=small.npy --output again=again.npy
+  y int8[1,3]
+    0 0 0
+  again int4[1,3]
+    1 -2 3
+  $ "$SIDECAML_PYTHON" -c 'import numpy; print(numpy.load("again.npy"))'
+  [225   3]
+  $ sidecaml-probe run packed --dims N=1 --input x=again.npy
+  sidecaml-probe: input "x" is packed, and dimension "N" dynamic: no file is read for it
+  [1]
 
 Dynamic dimensions are given, or taken from the files:
 

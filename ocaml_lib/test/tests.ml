@@ -7,8 +7,10 @@ module Of_every_backend (B : Backends.S) = struct
   module Slots = Slots.Make (B)
   module Memory = Memory.Make (B)
   module State = State.Make (B)
+  module Growing = Growing.Make (B)
 
-  let tests = Opening.tests @ Views.tests @ Calls.tests @ Slots.tests @ Memory.tests @ State.tests
+  let tests =
+    Opening.tests @ Views.tests @ Growing.tests @ Calls.tests @ Slots.tests @ Memory.tests @ State.tests
 end
 
 let tests_of (module B : Backends.S) =
@@ -26,11 +28,13 @@ end
 module Of_the_daemon = Of_real_models (Backends.Daemon)
 module In_this_process = Of_real_models (Backends.In_process)
 
+module Strings_of_mocks = Strings.Make (Backends.Mock)
+
 let of_the_daemon =
   Opening.tests @ Calls.tests @ Slots.tests @ Memory.tests @ Signals.tests @ Threads.tests @ Death.tests
 
 let tests =
-  Values.tests @ Conversions.tests @ Npy_files.tests @ List.concat_map tests_of Backends.all @ Of_the_daemon.tests
+  Values.tests @ Conversions.tests @ Npy_files.tests @ List.concat_map tests_of Backends.all @ Strings_of_mocks.tests @ Of_the_daemon.tests
   @ In_this_process.tests @ In_process.tests @ of_the_daemon
 
 let no_child_is_left () =

@@ -46,7 +46,19 @@ let names_lead_back () =
       | Some (Any found) -> Alcotest.(check string) "name" (Dtype.name dtype) (Dtype.name found)
       | None -> Alcotest.failf "%s is not found" (Dtype.name dtype))
     Dtype.all;
-  Alcotest.(check bool) "unknown" true (Dtype.of_name "complex64" = None)
+  Alcotest.(check bool) "unknown" true (Dtype.of_name "complex256" = None)
+
+let sizes_are_of_bits () =
+  let check what wanted dtype elements = Alcotest.(check int) what wanted (Dtype.size_in_bytes dtype ~elements) in
+  check "float32" 12 Float32 3;
+  check "complex128" 48 Complex128 3;
+  check "float8e8m0" 3 Float8e8m0 3;
+  List.iter (fun (n, bytes) -> check (Printf.sprintf "%d of 4 bits" n) bytes Int4 n) [ (0, 0); (1, 1); (2, 1); (3, 2); (9, 5) ];
+  List.iter (fun (n, bytes) -> check (Printf.sprintf "%d of 2 bits" n) bytes Uint2 n) [ (0, 0); (1, 1); (4, 1); (5, 2); (9, 3) ];
+  check "no product that wraps" ((1 lsl 60) + 1) Float4e2m1 ((1 lsl 61) + 1);
+  check "a table of strings" 32 String 3;
+  let bits = List.map (fun (Dtype.Any dtype) -> Dtype.bits dtype) Dtype.all in
+  Alcotest.(check (list int)) "bits" [ 32; 64; 16; 16; 8; 16; 32; 64; 8; 16; 32; 64; 8; 64; 128; 8; 8; 8; 8; 8; 4; 4; 4; 2; 2; 0 ] bits
 
 let model : Model.t =
   {
@@ -78,6 +90,7 @@ let tests =
         case "messages tell what happened and what to do" messages_tell;
         case "element types are told apart" dtypes_are_told_apart;
         case "an element type's name leads back to it" names_lead_back;
+        case "sizes are of bits" sizes_are_of_bits;
         case "a model prints as people write it" models_print_well;
       ] );
   ]

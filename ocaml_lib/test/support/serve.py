@@ -34,7 +34,7 @@ RANKS = 5
 
 def every_type(path: Path) -> Path:
     """`x_TYPE` to `y_TYPE` for every element type, each [2,3]."""
-    types = [name for name in models.IDENTITY_TYPES if not name.startswith("float8")]
+    types = models.IDENTITY_TYPES
     nodes = [helper.make_node("Identity", [f"x_{name}"], [f"y_{name}"]) for name in types]
     inputs = [models.value(f"x_{name}", name, [2, 3]) for name in types]
     outputs = [models.value(f"y_{name}", name, [2, 3]) for name in types]
@@ -76,6 +76,25 @@ def positives(path: Path) -> Path:
     return models.save(path, nodes, [x], [y], zero)
 
 
+def packed(path: Path) -> Path:
+    """`x` int4[N,3] to `y`, the same in int8, and `small` int8[N,3] to `again`, the same in int4."""
+    int8, int4 = models.ONNX_TYPES["int8"], models.ONNX_TYPES["int4"]
+    nodes = [
+        helper.make_node("Cast", ["x"], ["y"], to=int8),
+        helper.make_node("Cast", ["small"], ["again"], to=int4),
+    ]
+    inputs = [models.value("x", "int4", ["N", 3]), models.value("small", "int8", ["N", 3])]
+    outputs = [models.value("y", "int8", ["N", 3]), models.value("again", "int4", ["N", 3])]
+    return models.save(path, nodes, inputs, outputs)
+
+
+def positions(path: Path) -> Path:
+    """`x` float32[N] to `y` int64[1,count]: the positions of what is not zero."""
+    node = helper.make_node("NonZero", ["x"], ["y"])
+    x, y = models.value("x", "float32", ["N"]), models.value("y", "int64", [1, "count"])
+    return models.save(path, [node], [x], [y])
+
+
 def recurrent_rows(path: Path) -> Path:
     """`recurrent` over rows."""
     return models.recurrent(path, state=["N", 8], x=["N", 8])
@@ -93,6 +112,8 @@ MODELS = {
     "every_rank": every_rank,
     "every_type": every_type,
     "fails_inside": models.fails_inside,
+    "packed": packed,
+    "positions": positions,
     "positives": positives,
     "recurrent": models.recurrent,
     "recurrent_rows": recurrent_rows,
