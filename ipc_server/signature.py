@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,6 +112,16 @@ class Signature:
             "carried": [pair.describe() for pair in self.state],
         }
 
+    def _advice(self, missing: Sequence[str]) -> str:
+        """Say of which dimensions without maximum nobody may know one."""
+        asked = (*self.inputs, *(pair.tensor for pair in self.state))
+        known = {dim for tensor in asked for dim in tensor.shape}
+        guessed = ", ".join(shown(name) for name in missing if name not in known)
+        if not guessed:
+            return ""
+        grows = "where the client grows (OCaml's run_growing)"
+        return f"; only outputs have {guessed}: a small guess will do {grows}"
+
     def bind(self, maxima: Mapping[str, int], text_bytes: int | None = None) -> tuple[TensorSpec, ...]:
         """Give every dynamic dimension its maximum: the channel's tensors, inputs first.
 
@@ -133,7 +143,8 @@ class Signature:
         missing = [name for name in names if name not in maxima]
         if missing:
             listed = ", ".join(shown(name) for name in missing)
-            raise _bad_dims(f"dimension {listed} of the model is dynamic: give its maximum in `dims` at open")
+            told = f"dimension {listed} of the model is dynamic: give its maximum in `dims` at open"
+            raise _bad_dims(told + self._advice(missing))
         return tuple(
             _spec(tensor, output, maximum_dims(tensor, maxima), text_bytes)
             for output, group in ((False, self.inputs), (True, self.outputs))

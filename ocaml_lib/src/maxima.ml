@@ -16,18 +16,30 @@ let rec first_error check = function
   | [] -> Ok ()
   | item :: rest -> ( match check item with Ok () -> first_error check rest | Error _ as e -> e)
 
-let check_all_given names dims =
+let listed names = String.concat ", " (List.map quoted names)
+
+(* Of which dimensions without maximum nobody may know one. *)
+let advice (model : Model.t) missing =
+  let asked = model.inputs @ List.map (fun (carried : Model.carried) -> carried.input) model.carried in
+  let is_known name = List.exists (fun (tensor : Model.tensor) -> Array.mem (Model.Dynamic name) tensor.shape) asked in
+  match List.filter (fun name -> not (is_known name)) missing with
+  | [] -> ""
+  | guessed ->
+      Printf.sprintf "; only outputs have %s: a small guess will do where the client grows (OCaml's run_growing)"
+        (listed guessed)
+
+let check_all_given model names dims =
   match List.filter (fun name -> not (List.mem_assoc name dims)) names with
   | [] -> Ok ()
   | missing ->
-      bad_dims "dimension %s of the model is dynamic: give its maximum in `dims` at open"
-        (String.concat ", " (List.map quoted missing))
+      bad_dims "dimension %s of the model is dynamic: give its maximum in `dims` at open%s" (listed missing)
+        (advice model missing)
 
 let check model dims =
   match (Model.dynamic_dims model, dims) with
   | [], (name, _) :: _ -> bad_dims "the model has no dynamic dimension: `dims` must be empty, got %s" (quoted name)
   | names, _ -> (
-      match first_error (check_maximum names) dims with Ok () -> check_all_given names dims | Error _ as e -> e)
+      match first_error (check_maximum names) dims with Ok () -> check_all_given model names dims | Error _ as e -> e)
 
 let maximum dims = function Model.Fixed size -> size | Model.Dynamic name -> List.assoc name dims
 

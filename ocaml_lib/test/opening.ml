@@ -38,6 +38,10 @@ module Make (B : Backends.S) = struct
   let limits_are_kept () =
     let socket = socket () in
     rejected "no dims" (Sidecaml.open_model ~socket "dynamic_mlp") Bad_dims [ "N" ];
+    rejected "no guess" (Sidecaml.open_model ~socket ~dims:[ ("N", 8) ] "positions") Bad_dims
+      [ "dimension 'count' of the model"; "only outputs have 'count'"; "run_growing" ];
+    rejected "neither" (Sidecaml.open_model ~socket "positions") Bad_dims
+      [ "dimension 'N', 'count' of the model"; "only outputs have 'count'" ];
     rejected "unknown dim" (Sidecaml.open_model ~socket ~dims:[ ("N", 1); ("K", 2) ] "dynamic_mlp") Bad_dims [ "K" ];
     rejected "too large" (Sidecaml.open_model ~socket ~dims:[ ("N", 1 lsl 40) ] "dynamic_mlp") B.too_large [ "dynamic_mlp" ]
 

@@ -38,7 +38,13 @@ def test_a_missing_maximum_is_named() -> None:
     error = refusal(lambda: DYNAMIC.bind({"batch": 8}))
     assert error.code is ErrorCode.BAD_DIMS
     assert "'y[1]'" in str(error)
+    assert "only outputs have 'y[1]': a small guess will do" in str(error)
     assert "batch" not in str(error)
+
+
+def test_a_maximum_that_inputs_have_is_not_to_be_guessed() -> None:
+    error = refusal(lambda: DYNAMIC.bind({"y[1]": 8}))
+    assert str(error) == "dimension 'batch' of the model is dynamic: give its maximum in `dims` at open"
 
 
 def test_an_unknown_dimension_gets_the_nearest_name() -> None:
