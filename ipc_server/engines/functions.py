@@ -164,13 +164,38 @@ class FunctionSlot:
             if dims is not None
             for name, size in zip(tensor.shape, dims, strict=True)
         }
+        too_large = None
         for number, _, dims in found:
             _check_known(tensors[number], views.dims[number], dims)
             if views.dims[number] is not None:
                 continue
-            check(number, dims, channel.tensors[number].max_dims)
+            too_large = too_large or room_missing(check, number, dims, channel.tensors[number].max_dims)
             _check_named(tensors[number], dims, named)
-            channel.set_dims(number, dims)
+        if too_large:
+            self._tell_needed(found, views)
+            raise too_large
+        for number, _, dims in found:
+            if views.dims[number] is None:
+                channel.set_dims(number, dims)
+
+    def _tell_needed(self, found: Sequence[tuple[int, Any, Dims]], views: Views) -> None:
+        """Say how large every dynamic output is, those that would have room included."""
+        for number, dims in (*views.told, *((number, dims) for number, _, dims in found)):
+            if self._model.tensors[number].dynamic:
+                self._channel.set_needed(number, dims)
+
+
+def room_missing(
+    check: Callable[[int, Dims, Dims], None], number: int, dims: Dims, most: Dims
+) -> SidecamlError | None:
+    """Judge an output's dimensions: OUTPUT_TOO_LARGE is given back, for all that goes with it to be said."""
+    try:
+        check(number, dims, most)
+    except SidecamlError as error:
+        if error.code is not ErrorCode.OUTPUT_TOO_LARGE:
+            raise
+        return error
+    return None
 
 
 def _check_known(tensor: Tensor, known: Dims | None, dims: Dims) -> None:

@@ -11,13 +11,13 @@ import ctypes
 import dataclasses
 import math
 import mmap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ipc_server.abi import ErrorCode
 from ipc_server.engines import Engine, Runner, ServedChannel
-from ipc_server.engines.functions import judge_of, shape_text
+from ipc_server.engines.functions import judge_of, room_missing, shape_text
 from ipc_server.engines.wiring import Step, Wiring, wire
 from ipc_server.errors import SidecamlError
 from ipc_server.messages import shown
@@ -102,7 +102,7 @@ class PipelineSlot:
             tensor.name: number for number, tensor in enumerate((*signature.inputs, *signature.outputs))
         }
         self._dynamic = [number for number, tensor in enumerate(signature.inputs) if tensor.dynamic]
-        self._places = {name: _Private(wiring.tensors[name], channel) for name in sorted(wiring.inner)}
+        self._places = {name: _Private(wiring, name, channel) for name in sorted(wiring.inner)}
         self._fixed = {
             name: tuple(dim for dim in tensor.shape if isinstance(dim, int))
             for name, tensor in wiring.tensors.items()
@@ -111,6 +111,8 @@ class PipelineSlot:
         # Of every tensor that has been made, or came, in the request that runs.
         self._dims: dict[str, Dims] = {}
         self._named: dict[str, int] = {}
+        # Of what a step made that had no room.
+        self._needed: dict[str, Dims] = {}
         # What a later step and the client both get is copied: the client can change its own.
         self._copied = [name for name in self._numbers if name in wiring.inner]
         self._steps = [(part, part.engine.attach(self._channel_of(part))[0]) for part in parts]
@@ -122,13 +124,12 @@ class PipelineSlot:
             try:
                 runner.run()
             except SidecamlError as error:
-                raise SidecamlError(error.code, f"{part.label}: {error}") from error
+                raise SidecamlError(self._code_of(error), f"{part.label}: {error}") from error
             except Exception as error:
                 raise SidecamlError(
                     ErrorCode.ENGINE, f"{part.label}: {part.engine.explain(error)}"
                 ) from error
-        for name in self._copied:
-            self._copy(name)
+        self._copy_outputs()
 
     def _begin(self) -> None:
         inputs = self._wiring.signature.inputs
@@ -136,7 +137,7 @@ class PipelineSlot:
         if given:
             self._judge.request_dims(given)
         self._dims = dict(self._fixed)
-        self._named = {}
+        self._named, self._needed = {}, {}
         for number, dims in zip(self._dynamic, given, strict=True):
             self._dims[inputs[number].name] = dims
             shape = inputs[number].shape
@@ -144,14 +145,40 @@ class PipelineSlot:
                 name: size for name, size in zip(shape, dims, strict=True) if isinstance(name, str)
             }
 
+    def _copy_outputs(self) -> None:
+        for name in self._copied:
+            number = self._numbers[name]
+            most = self._channel.tensors[number].max_dims
+            if error := room_missing(self._judge.check_output, number, self._dims[name], most):
+                self._tell_needed()
+                raise error
+        for name in self._copied:
+            self._copy(name)
+
     def _copy(self, name: str) -> None:
         number, dims, tensor = self._numbers[name], self._dims[name], self._wiring.tensors[name]
-        self._judge.check_output(number, dims, self._channel.tensors[number].max_dims)
         if tensor.dynamic:
             self._channel.set_dims(number, dims)
         ctypes.memmove(
             self._channel.address(self._slot, number), self._places[name].address, size_of(tensor.dtype, dims)
         )
+
+    def _code_of(self, error: SidecamlError) -> ErrorCode:
+        """Tell what a step's failure is to the client, for whom only its own outputs can be opened larger."""
+        if error.code is not ErrorCode.OUTPUT_TOO_LARGE:
+            return error.code
+        self._tell_needed()
+        return ErrorCode.ENGINE if self._needed.keys() <= self._places.keys() else error.code
+
+    def _tell_needed(self) -> None:
+        """Say how large every output is as far as the steps have come; the others keep the room they have."""
+        found = {**self._dims, **self._needed}
+        for name, number in self._numbers.items():
+            tensor, most = self._wiring.tensors[name], self._channel.tensors[number].max_dims
+            if tensor.dynamic and number >= len(self._wiring.signature.inputs):
+                shape = zip(tensor.shape, most, strict=True)
+                likely = tuple(self._named.get(str(dim), room) for dim, room in shape)
+                self._channel.set_needed(number, found.get(name, likely))
 
     def _channel_of(self, part: Part) -> ServedChannel:
         """Give a step a channel of one slot, whose tensors lie where the pipeline has them."""
@@ -161,6 +188,9 @@ class PipelineSlot:
 
         def set_dims(number: int, dims: Dims) -> None:
             self._set_dims(part.names[number], dims)
+
+        def set_needed(number: int, dims: Dims) -> None:
+            self._needed[part.names[number]] = tuple(dims)
 
         return dataclasses.replace(
             self._channel,
@@ -172,6 +202,7 @@ class PipelineSlot:
             address=lambda _slot, number: self._address(part.names[number]),
             get_dims=lambda number: self._dims[part.names[number]],
             set_dims=set_dims,
+            set_needed=set_needed,
             required_dims=lambda number: self._required(part.names[number]),
         )
 
@@ -210,8 +241,10 @@ class PipelineSlot:
 class _Private:
     """Memory of the worker's own for one tensor of one slot."""
 
-    def __init__(self, tensor: Tensor, channel: ServedChannel) -> None:
-        self.max_dims = _max_dims(tensor, channel)
+    def __init__(self, wiring: Wiring, name: str, channel: ServedChannel) -> None:
+        tensor = wiring.tensors[name]
+        given = {dim for tensor in wiring.signature.inputs for dim in tensor.shape}
+        self.max_dims = _max_dims(tensor, {dim: most for dim, most in channel.maxima.items() if dim in given})
         size = max(size_of(tensor.dtype, self.max_dims), 1)
         try:
             self._memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
@@ -224,9 +257,9 @@ class _Private:
         self.address = ctypes.addressof(self._start)
 
 
-def _max_dims(tensor: Tensor, channel: ServedChannel) -> Dims:
-    """Give each dimension its maximum: the channel's, or what there is room for if only the run can tell."""
-    known = [channel.maxima.get(dim) if isinstance(dim, str) else dim for dim in tensor.shape]
+def _max_dims(tensor: Tensor, maxima: Mapping[str, int]) -> Dims:
+    """Give each dimension its maximum: that of an input, or what room there is for one that the run tells."""
+    known = [maxima.get(dim) if isinstance(dim, str) else dim for dim in tensor.shape]
     unknown = sum(dim is None for dim in known)
     if not unknown:
         return tuple(dim for dim in known if dim is not None)

@@ -187,3 +187,8 @@ def backtracks(x: Float32[1]) -> Float32[1]:
 def starts_a_thread(x: Float32[1]) -> Float32[1]:
     threading.Thread(target=time.sleep, args=(3600,)).start()
     return x
+
+
+def sleeps(x: Float32[1]) -> Float32[1]:
+    time.sleep(float(x[0]))
+    return x

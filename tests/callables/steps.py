@@ -27,6 +27,10 @@ def total(h):
     return h.sum(dtype=np.float32)
 
 
+def places(x):
+    return np.flatnonzero(x).reshape(1, -1)
+
+
 def doubled(places):
     return places * 2, np.int64(places.size * 2)
 

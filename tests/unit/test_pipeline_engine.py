@@ -16,7 +16,7 @@ from served import LANE, LANES, served
 from ipc_server import engines
 from ipc_server.abi import ErrorCode
 from ipc_server.engines.wiring import Step, wire
-from ipc_server.errors import SidecamlError
+from ipc_server.errors import OutputTooLarge, SidecamlError
 from ipc_server.settings import Settings
 from ipc_server.signature import Signature, text_of
 from ipc_server.tensor_text import parse_named
@@ -206,6 +206,21 @@ def test_a_size_that_only_the_run_can_tell_goes_from_step_to_step(tmp_path: Path
     with served(settings, {"N": 200_000}) as model:
         for x in (np.ones(3), np.zeros(5), np.ones(200_000), np.arange(9)):
             assert model.run({"x": x.astype(np.float32)})["count"] == np.count_nonzero(x) * 2
+
+
+@pytest.mark.parametrize("keep", [("twice", "count"), ("places", "twice")])
+def test_outputs_without_room_say_what_they_need(tmp_path: Path, keep: tuple[str, ...]) -> None:
+    settings = pipeline(
+        python_step("places", {"x": "float32[N]"}, {"places": "int64[1,K]"}),
+        python_step("doubled", {"places": "int64[1,K]"}, {"twice": "int64[1,K]", "count": "int64[]"}),
+        keep=keep,
+    )
+    with served(settings, {"N": 6, "K": 2}) as model:
+        with pytest.raises(OutputTooLarge) as caught:
+            model.run({"x": np.ones(5, np.float32)})
+        assert caught.value.dims == {name: (1, 5) for name in keep if name != "count"}
+        answer = model.run({"x": np.array([0, 1, 1], np.float32)})
+        assert answer["twice"].tolist() == [[2, 4]]
 
 
 def test_a_step_that_breaks_a_shared_dimension_is_named() -> None:

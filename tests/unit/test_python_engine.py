@@ -12,7 +12,7 @@ from served import served
 
 from ipc_server import engines
 from ipc_server.abi import ErrorCode
-from ipc_server.errors import SidecamlError
+from ipc_server.errors import OutputTooLarge, SidecamlError
 from ipc_server.settings import Settings
 from ipc_server.signature import text_of
 from ipc_server.tensor_text import parse_type
@@ -161,9 +161,9 @@ def test_the_run_tells_a_size_that_no_input_has(function: str) -> None:
 
 def test_an_output_beyond_its_room_is_said_and_the_next_request_is_served() -> None:
     with served(python("positive"), {"N": 6, "K": 2}) as model:
-        with pytest.raises(SidecamlError) as caught:
+        with pytest.raises(OutputTooLarge) as caught:
             model.run({"x": np.ones(5, np.float32)})
-        assert caught.value.code is ErrorCode.OUTPUT_TOO_LARGE
+        assert caught.value.dims == {"places": (5,)}
         assert "'places'" in str(caught.value)
         assert "[5]" in str(caught.value)
         assert model.run({"x": np.ones(2, np.float32)})["places"].tolist() == [0, 1]
