@@ -13,6 +13,7 @@ from pathlib import Path
 from bench.driver import Served
 from bench.errors import BenchError
 from bench.freezing import freeze, pin, thaw
+from bench.models import STATE
 from bench.process import environment
 
 READY_S = 120.0
@@ -101,12 +102,15 @@ def resting(
 
 
 def configuration(model: str, file: Path, variants: Iterable[str], socket: Path) -> str:
-    """Write the daemon's settings: one model a variant."""
+    """Write the daemon's settings: one model a variant, LANE-POLICY or LANE-POLICY-carried."""
     tables = [f'socket = "{socket}"\n']
     for variant in variants:
-        lane, _, policy = variant.partition("-")
+        lane, policy, *carried = variant.split("-")
+        pairs = STATE[model].items() if carried else ()
+        state = ", ".join(f'{output} = "{taken}"' for output, taken in pairs)
         tables.append(
             f'[models."{model}--{variant}"]\npath = "{file}"\nlane = "{lane}"\npolicy = "{policy}"\n'
+            + (f"state = {{ {state} }}\n" if carried else "")
         )
     return "\n".join(tables)
 

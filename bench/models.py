@@ -69,6 +69,9 @@ MODELS: dict[str, Callable[[Path], None]] = {
     "id16m": lambda path: identity(path, [16 * FLOATS_A_MIB]),
 }
 
+# Which outputs are the state of the next call, in which inputs.
+STATE = {"vad": {"stateN": "state"}}
+
 # Bytes of the one tensor of the identities, for the plot of latency against size.
 IDENTITY_BYTES = {"id16": 64, "id1m": 2**20, "id16m": 16 * 2**20}
 

@@ -45,6 +45,7 @@ def write(folder: Path) -> Path:
         wake_section(results.load(folder, results.WAKE)),
         pauses_section(pauses),
         beside_section(results.load(folder, results.BESIDE)),
+        carried_section(results.load(folder, results.CARRIED)),
     ]
     file = folder / REPORT
     file.write_text("\n\n".join(filter(None, sections)) + "\n", encoding="utf-8")
@@ -182,6 +183,24 @@ def beside_section(rows: Sequence[Row] | None) -> str:
             ([row["path"], str(row["n"]), *_percentiles(row)] for row in rows),
         )
     )
+
+
+def carried_section(rows: Sequence[Row] | None) -> str:
+    """Show what carrying state saves."""
+    if not rows:
+        return ""
+    return (
+        "## State carried where the model runs\n\nMicroseconds a frame of `vad`: fill the frame, run, read "
+        "the probability; and, where state is not carried, copy it from the output to the input.\n\n"
+        + table(
+            ("path", "calls", *_PERCENTILE_HEADS, "/ copied"),
+            ([row["path"], str(row["n"]), *_percentiles(row), _copied_ratio(row)] for row in rows),
+        )
+    )
+
+
+def _copied_ratio(row: Row) -> str:
+    return _ratio(row, "ratio_to_copied_p50") if "ratio_to_copied_p50" in row else ""
 
 
 def _percentiles(row: Row) -> list[str]:

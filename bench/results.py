@@ -20,6 +20,7 @@ MACHINE = "machine.json"
 DISTRIBUTIONS = "distributions.json"
 WAKE = "wake.json"
 BESIDE = "beside.json"
+CARRIED = "carried.json"
 PAUSES = "pauses.json"
 
 Row = dict[str, Any]
@@ -81,7 +82,7 @@ def save(folder: Path, name: str, content: object) -> None:
 
 def clear(folder: Path) -> None:
     """Remove the results in a folder."""
-    for name in (LATEST, MACHINE, DISTRIBUTIONS, WAKE, BESIDE, PAUSES):
+    for name in (LATEST, MACHINE, DISTRIBUTIONS, WAKE, BESIDE, CARRIED, PAUSES):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -22,9 +22,14 @@ from test_bench_drivers import (
     check_samples,
 )
 
+from bench import carried
+from bench.daemon import configuration
+from bench.models import write
+
 BUILT = REPOSITORY / "_build" / "default" / "bench"
 DRIVER = BUILT / "ocaml" / "driver.exe"
 PYML_DRIVER = BUILT / "pyml" / "driver.exe"
+CARRIED = BUILT / "ocaml" / "carried.exe"
 BESIDE = BUILT / "ocaml" / "beside.exe"
 PAUSES = BUILT / "ocaml" / "pauses.exe"
 IN_PROCESS = ["ffi-locked", "ffi-released", "ffi-helper-spin", "pyml"]
@@ -242,6 +247,19 @@ def test_calls_beside_a_busy_thread_are_timed(
     file = tmp_path / "samples"
     command = measuring(BESIDE, ["--path", path], small, running)
     check_measured(launch([*command, "--count", "30", str(file)]), file, 30)
+
+
+@pytest.mark.parametrize("path", carried.NAMES)
+def test_calls_with_state_are_timed(launch: Start, daemon: StartDaemon, tmp_path: Path, path: str) -> None:
+    model = write("vad", tmp_path)
+    config = tmp_path / "vad.toml"
+    variant = carried.VARIANTS.get(path, "native-spin")
+    config.write_text(configuration("vad", model, [variant], tmp_path / "unused.sock"))
+    running = daemon({}, f"--config={config}")
+    file = tmp_path / "samples"
+    command = [str(CARRIED), "--path", path, "--model", str(model), "--name", f"vad--{variant}"]
+    command += ["--socket", str(running.socket), "--count", "20", str(file)]
+    check_measured(launch(command), file, 20)
 
 
 @pytest.mark.parametrize(
