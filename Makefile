@@ -12,8 +12,8 @@ export ORT_DISABLE_TELEMETRY := 1
 # One at a time in the build folder: dune 2.9 does not see to it itself.
 DUNE := mkdir -p build && flock build/dune.lock dune
 
-.PHONY: help demo test check setup test-c test-ocaml test-python bench bench-quick bench-debian13 bench-pauses bench-tools \
-    test-debian13 lock format clean
+.PHONY: help demo test check setup test-c test-ocaml test-python conformance bench bench-quick bench-debian13 \
+    bench-pauses bench-tools test-debian13 lock format clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,9 @@ test-ocaml:
 test-python:
 	$(DUNE) build
 	python -m pytest
+
+conformance: setup ## ONNX's own conformance suite, all of it: some ten minutes; writes docs/conformance.md
+	cd tests && python -m conformance --page $(CURDIR)/docs/conformance.md
 
 bench: bench-tools ## every path to a model, compared: some ten minutes; writes bench/results and the plots in docs
 	python -m pytest bench --benchmark-autosave

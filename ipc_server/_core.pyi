@@ -57,7 +57,7 @@ class Tensors:
         """
 
     def check_rank(self, output: int, rank: int, /) -> None:
-        """Raise UNSUPPORTED when an output had another rank in a run than declared."""
+        """Raise UNSUPPORTED when an output without declared dimensions had some in a run on zeros."""
 
     def check_output(self, output: int, dims: Iterable[int], max_dims: Iterable[int], /) -> None:
         """Raise ENGINE for an output that is not as declared, OUTPUT_TOO_LARGE beyond `max_dims`."""

@@ -149,6 +149,11 @@ class Channel:
         tensors = self.model.signature.outputs
         return self._view(len(self.model.signature.inputs) + _index(tensors, "output", name), slot)
 
+    def output_dims(self, name: str, slot: int = 0) -> tuple[int, ...]:
+        """Tell an output's dimensions as the last answer gave them, which the view of a packed type lacks."""
+        tensors = self.model.signature.outputs
+        return self._core.get_dims(slot, len(self.model.signature.inputs) + _index(tensors, "output", name))
+
     def set_dims(self, name: str, dims: Sequence[int], slot: int = 0) -> None:
         """Set a dynamic input's dimensions for the requests to come in a slot, until they are set again.
 

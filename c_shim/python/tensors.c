@@ -343,7 +343,7 @@ static PyMethodDef tensors_methods[] = {
      PyDoc_STR("request_dims(given, /)\n--\n\nDims of every tensor from those of the dynamic inputs; None where only "
                "the run can tell.")},
     {"check_rank", FAST(tensors_check_rank), METH_FASTCALL,
-     PyDoc_STR("check_rank(output, rank, /)\n--\n\nUNSUPPORTED for another rank than declared.")},
+     PyDoc_STR("check_rank(output, rank, /)\n--\n\nUNSUPPORTED for a rank that is not declared.")},
     {"check_output", FAST(tensors_check_output), METH_FASTCALL,
      PyDoc_STR("check_output(output, dims, max_dims, /)\n--\n\nENGINE or OUTPUT_TOO_LARGE.")},
     {NULL, NULL, 0, NULL},

@@ -165,7 +165,9 @@ static void a_dimension_without_a_name_is_called_after_its_tensor(void) {
     free(name);
 }
 
-static void an_outputs_rank_is_checked(void) {
+static void an_output_without_declared_dimensions_must_have_none(void) {
+    struct sidecaml_session_tensor declared = tensor_of("y", "tensor(float)", 1);
+    CHECK_EQ(sidecaml_model_check_rank(&declared, 2, &why), 0);
     struct sidecaml_session_tensor output = tensor_of("y", "tensor(float)", 0);
     CHECK_EQ(sidecaml_model_check_rank(&output, 0, &why), 0);
     CHECK_EQ(sidecaml_model_check_rank(&output, 2, &why), -SIDECAML_E_UNSUPPORTED);
@@ -255,7 +257,7 @@ int main(void) {
         {TEST(too_many_tensors_are_counted)},
         {TEST(long_names_are_cut)},
         {TEST(a_dimension_without_a_name_is_called_after_its_tensor)},
-        {TEST(an_outputs_rank_is_checked)},
+        {TEST(an_output_without_declared_dimensions_must_have_none)},
         {TEST(every_tensors_dims_follow_from_the_dynamic_inputs)},
         {TEST(dims_that_disagree_are_named)},
         {TEST(an_output_that_came_out_otherwise_is_refused)},

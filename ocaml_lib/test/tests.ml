@@ -34,7 +34,8 @@ let of_the_daemon =
   Opening.tests @ Calls.tests @ Slots.tests @ Memory.tests @ Signals.tests @ Threads.tests @ Death.tests
 
 let tests =
-  Values.tests @ Conversions.tests @ Npy_files.tests @ List.concat_map tests_of Backends.all @ Strings_of_mocks.tests @ Of_the_daemon.tests
+  Values.tests @ Conversions.tests @ Npy_files.tests @ Tensor_protos.tests @ List.concat_map tests_of Backends.all
+  @ Strings_of_mocks.tests @ Of_the_daemon.tests
   @ In_this_process.tests @ In_process.tests @ of_the_daemon
 
 let no_child_is_left () =

@@ -147,8 +147,11 @@ def test_an_output_is_held_against_its_declaration_and_its_room() -> None:
     assert "declares [N, M, 2]: export" in refused(
         ErrorCode.ENGINE, ATTENTION.check_output, 3, (3, 5), (3, 4, 2)
     )
-    ATTENTION.check_rank(4, 2)
-    assert "'z' is declared with 2" in refused(ErrorCode.UNSUPPORTED, ATTENTION.check_rank, 4, 3)
+    # A run on zeros tells nothing of a rank that is declared.
+    ATTENTION.check_rank(4, 3)
+    scalar = _core.Tensors([], [("s", "tensor(float)", ())])
+    scalar.check_rank(0, 0)
+    assert "'s' is declared with 0" in refused(ErrorCode.UNSUPPORTED, scalar.check_rank, 0, 3)
     for number in (0, 2, 5):
         assert "is no output" in refused(ErrorCode.INVALID, ATTENTION.check_rank, number, 1)
         assert "is no output" in refused(ErrorCode.INVALID, ATTENTION.check_output, number, (), ())

@@ -56,7 +56,7 @@ int sidecaml_model_check_tensors(const struct sidecaml_session_tensor *tensors, 
 /* What a dynamic dimension without a name is called: "TENSOR[AXIS]". malloc'd; NULL without memory. */
 char *sidecaml_model_dim_name(const char *tensor, uint32_t axis);
 
-/* UNSUPPORTED when an output had another rank in a run than the model declares. */
+/* UNSUPPORTED when an output without declared dimensions had some in a run on zeros. */
 int sidecaml_model_check_rank(const struct sidecaml_session_tensor *output, uint32_t rank,
                               struct sidecaml_failure *why);
 

@@ -35,8 +35,8 @@ void sidecaml_session_destroy(sidecaml_session *session);
 const struct sidecaml_session_tensor *sidecaml_session_tensors(const sidecaml_session *session, uint32_t *inputs,
                                                                uint32_t *count);
 
-/* Runs the model `times` times on zeros in memory of its own, dynamic dimensions 1. UNSUPPORTED when an output has
- * another rank than the model declares: the model cannot be served. Any other failure (ENGINE, NO_MEMORY) only says
+/* Runs the model `times` times on zeros in memory of its own, dynamic dimensions 1. UNSUPPORTED when an output
+ * without declared dimensions has some: the model cannot be served. Any other failure (ENGINE, NO_MEMORY) only says
  * that zeros do not suit it, which need not matter. */
 int sidecaml_session_warm_up(sidecaml_session *session, uint32_t times, struct sidecaml_failure *why);
 

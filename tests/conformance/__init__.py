@@ -1,0 +1,1 @@
+"""ONNX's own conformance suite, `onnx.backend.test`, through sidecaml: `make conformance`."""
