@@ -234,8 +234,14 @@ class PipelineSlot:
                     + (f", and {shown(dim)} is {expected} in this request" if isinstance(dim, str) else ""),
                 )
         self._dims[name] = tuple(dims)
-        if tensor.dynamic and name in self._numbers and name not in self._places:
-            self._channel.set_dims(self._numbers[name], dims)
+        if not tensor.dynamic or name in self._places:
+            return
+        number = self._numbers[name]
+        most = self._channel.tensors[number].max_dims
+        if error := room_missing(self._judge.check_output, number, dims, most):
+            self._needed[name] = tuple(dims)
+            raise error
+        self._channel.set_dims(number, dims)
 
 
 class _Private:
