@@ -6,7 +6,7 @@ thread at a time may use an object; while it waits in `next`, `wait` or `spin` a
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NoReturn, final
 
 from typing_extensions import Buffer
@@ -62,6 +62,18 @@ class Tensors:
     def check_output(self, output: int, dims: Iterable[int], max_dims: Iterable[int], /) -> None:
         """Raise ENGINE for an output that is not as declared, OUTPUT_TOO_LARGE beyond `max_dims`."""
 
+    def check_text(self, output: int, bytes: int, room: int, /) -> None:
+        """Raise OUTPUT_TOO_LARGE for an output whose strings have more bytes than there is room."""
+
+def read_strings(kind: str, name: str, place: Buffer, most: int, count: int, /) -> list[str]:
+    """Copy and judge the strings of a slot's tensor: BAD_STRINGS begins with `kind` and `name`.
+
+    `place` is the whole of it: a table for `most` strings, and text.
+    """
+
+def write_strings(place: Buffer, most: int, items: Sequence[bytes], /) -> None:
+    """Write UTF-8 texts to a slot's tensor; INVALID where they have no room."""
+
 def open_onnxruntime(path: str | os.PathLike[str] | None, /) -> str:
     """Open ONNX Runtime, once for the process; its version.
 
@@ -100,13 +112,24 @@ class Binding:
         """Write an output there."""
 
     def bind_output_anywhere(self, name: str, /) -> None:
-        """Write an output where ONNX Runtime allocates it."""
+        """Write an output where ONNX Runtime allocates it: strings always are."""
+
+    def bind_strings(
+        self, name: str, dims: Iterable[int], address: int, most: int, text_bytes: int, /
+    ) -> None:
+        """Read an input from the strings that lie there now: BAD_STRINGS."""
+
+    def copy_strings(self, output: int, name: str, address: int, most: int, text_bytes: int, /) -> None:
+        """Write an output of strings, by its number, to a place with room for it."""
 
     def run(self) -> None:
         """Run the model on what is bound, without the interpreter lock."""
 
     def outputs(self) -> tuple[tuple[tuple[int, ...], int, int], ...]:
-        """(dims, address, bytes) of each output of the last run, valid until the next call."""
+        """(dims, address, bytes) of each output of the last run, valid until the next call.
+
+        Strings have the address 0 and the bytes of their text.
+        """
 
 def exit_with_peer(fd: int, /) -> None:
     """End the process at once, with status 0, when the other end of socket `fd` is gone."""

@@ -11,12 +11,16 @@ A channel has slots, used in turn: the one that `claim` gives is filled, then su
 is the default, that is always slot 0. A channel belongs to one thread at a time; different channels are
 independent.
 
-Every failure is a `SidecamlError` with its `code`. bfloat16, which numpy lacks, is seen as its bits: uint16.
+Tensors of strings are no arrays in place: `set_strings` writes them, `strings` reads them.
+
+Every failure is a `SidecamlError` with its `code`. What numpy lacks is seen as its bits: bfloat16 as uint16,
+the kinds of float8 as uint8; int4, uint4, float4e2m1, int2 and uint2 as their packed bytes, in one dimension.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket as sockets
 import time
@@ -28,12 +32,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ipc_server import _core, messages
-from ipc_server.abi import ErrorCode, Policy
+from ipc_server.abi import Dtype, ErrorCode, Policy
 from ipc_server.ask import PATIENCE_S, Conversation
 from ipc_server.config import client_socket
 from ipc_server.errors import OutputTooLarge, SidecamlError
 from ipc_server.messages import Message, shown
 from ipc_server.signature import Signature, Tensor, signature_of
+from ipc_server.strings import encoded, object_array, strings_array
 from ipc_server.suggest import hint
 from ipc_server.tensor import view
 
@@ -154,6 +159,44 @@ class Channel:
         tensors = self.model.signature.outputs
         return self._core.get_dims(slot, len(self.model.signature.inputs) + _index(tensors, "output", name))
 
+    def set_strings(self, name: str, strings: object, slot: int = 0) -> None:
+        """Write an input of strings: a numpy array, or nested lists of `str`, of the tensor's dimensions.
+
+        Those of a dynamic input are set, too. Nothing is written when something is wrong: BAD_DIMS for other
+        dimensions, INVALID for what is no `str` or text that has no room (`text_bytes` of `open_model`).
+        """
+        number = self._input(name)
+        tensor, spec = self.model.signature.inputs[number], self._core.layout.tensors[number]
+        _check_strings(tensor)
+        array = strings_array(tensor.name, strings, len(tensor.shape))
+        texts = encoded(tensor.name, array)
+        size, room = sum(map(len, texts)), spec[8]
+        if size > room:
+            raise SidecamlError(
+                ErrorCode.INVALID,
+                f"input {shown(name)}: the strings have {size} bytes of text, and the channel has room for "
+                f"{room}: open with larger text_bytes",
+            )
+        if tensor.dynamic:
+            self.set_dims(name, array.shape, slot)
+        elif array.shape != tensor.shape:
+            raise SidecamlError(
+                ErrorCode.BAD_DIMS,
+                f"input {shown(name)}: expected strings of dimensions {list(tensor.shape)}, got "
+                f"{list(array.shape)}",
+            )
+        _core.write_strings(self._core.tensor(slot, number), math.prod(spec[4]), texts)
+
+    def strings(self, name: str, slot: int = 0) -> NDArray[Any]:
+        """Read an output of strings: a numpy array of `str` objects, a copy. Nothing is made before this."""
+        outputs = self.model.signature.outputs
+        index = _index(outputs, "output", name)
+        _check_strings(outputs[index])
+        core, number = self._core, len(self.model.signature.inputs) + index
+        dims, most = core.get_dims(slot, number), math.prod(core.layout.tensors[number][4])
+        texts = _core.read_strings("output", name, core.tensor(slot, number), most, math.prod(dims))
+        return object_array(texts, dims)
+
     def set_dims(self, name: str, dims: Sequence[int], slot: int = 0) -> None:
         """Set a dynamic input's dimensions for the requests to come in a slot, until they are set again.
 
@@ -258,6 +301,10 @@ class Channel:
     def _view(self, tensor: int, slot: int) -> NDArray[Any]:
         core, signature = self._core, self.model.signature
         dtype = (*signature.inputs, *signature.outputs)[tensor].dtype
+        if dtype is Dtype.STRING:
+            raise SidecamlError(
+                ErrorCode.INVALID, "a tensor of strings is no array in place: use `set_strings` and `strings`"
+            )
         return view(core.tensor(slot, tensor), dtype, core.get_dims(slot, tensor))
 
     def _explained(self, error: SidecamlError, slot: int | None = None) -> SidecamlError:
@@ -313,6 +360,15 @@ def _index(tensors: Sequence[Tensor], kind: str, name: str) -> int:
     if name not in names:
         raise SidecamlError(ErrorCode.INVALID, f"the model has no {kind} {shown(name)}: {hint(name, names)}")
     return names.index(name)
+
+
+def _check_strings(tensor: Tensor) -> None:
+    if tensor.dtype is not Dtype.STRING:
+        raise SidecamlError(
+            ErrorCode.INVALID,
+            f"{shown(tensor.name)} is a tensor of {tensor.dtype.name.lower()}, not of strings: use `input` "
+            "and `output`",
+        )
 
 
 def _deadline(timeout: float | None) -> int:

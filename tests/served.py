@@ -13,10 +13,12 @@ import numpy as np
 from ring_pair import FINGERPRINT, Descriptors
 
 from ipc_server import _core, engines
+from ipc_server.abi import Dtype
 from ipc_server.client import Channel, Model
 from ipc_server.errors import SidecamlError
 from ipc_server.lane import Lane, lane_for
 from ipc_server.settings import Settings
+from ipc_server.signature import Tensor
 
 LANES = ("native", "python")
 # Of the models that a test loads.
@@ -36,7 +38,7 @@ class Served:
         self.channel.submit()
         self.serve(slot)
         self.channel.await_(slot)
-        answer = {tensor.name: self.channel.output(tensor.name, slot).copy() for tensor in self._outputs}
+        answer = {tensor.name: self._read(tensor, slot) for tensor in self._outputs}
         self.channel.release(slot)
         return answer
 
@@ -51,6 +53,9 @@ class Served:
         slot = self.channel.claim()
         for tensor in self.channel.model.signature.inputs:
             given = inputs[tensor.name]
+            if tensor.dtype is Dtype.STRING:
+                self.channel.set_strings(tensor.name, given, slot)
+                continue
             if tensor.dynamic:
                 self.channel.set_dims(tensor.name, given.shape, slot)
             place = self.channel.input(tensor.name, slot)
@@ -59,6 +64,11 @@ class Served:
                 given.view(place.dtype) if given.ndim else np.frombuffer(given.tobytes(), place.dtype)[0]
             )
         return slot
+
+    def _read(self, tensor: Tensor, slot: int) -> np.ndarray:
+        if tensor.dtype is Dtype.STRING:
+            return self.channel.strings(tensor.name, slot)
+        return self.channel.output(tensor.name, slot).copy()
 
     @property
     def _outputs(self) -> Any:

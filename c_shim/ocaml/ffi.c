@@ -189,6 +189,26 @@ CAMLprim value sidecaml_ffi_bind(value v_binding, value v_index, value v_dims, v
         bound->binding, tensor->name, tensor->dtype, dims, tensor->rank, Caml_ba_data_val(v_array), &bound->why));
 }
 
+/* A slot's memory for at most so many strings, with its room for text. */
+static struct sidecaml_strings_place place_of(value v_most, value v_array) {
+    uint64_t most = (uint64_t)Long_val(v_most);
+    return (struct sidecaml_strings_place){
+        Caml_ba_data_val(v_array), most, caml_ba_byte_size(Caml_ba_array_val(v_array)) - (most + 1) * sizeof(uint64_t)};
+}
+
+/* (binding, tensor, dims, largest number of strings, its memory): reads the strings that are there now. */
+CAMLprim value sidecaml_ffi_bind_strings(value v_binding, value v_index, value v_dims, value v_most, value v_array) {
+    struct bound *bound = bound_of(v_binding);
+    uint64_t dims[SIDECAML_MAX_RANK];
+    bool output;
+    const struct sidecaml_session_tensor *tensor = tensor_at(bound, v_index, &output);
+    const struct sidecaml_strings_place place = place_of(v_most, v_array);
+    for (uint32_t i = 0; i < tensor->rank; i++)
+        dims[i] = (uint64_t)Long_val(Field(v_dims, i));
+    return Val_long(
+        sidecaml_binding_input_strings(bound->binding, tensor->name, dims, tensor->rank, &place, &bound->why));
+}
+
 /* (binding, output) */
 CAMLprim value sidecaml_ffi_bind_anywhere(value v_binding, value v_index) {
     struct bound *bound = bound_of(v_binding);
@@ -273,4 +293,28 @@ CAMLprim value sidecaml_ffi_copy_output(value v_binding, value v_number, value v
     const struct sidecaml_output *output = &bound_of(v_binding)->outputs[Long_val(v_number)];
     if (output->bytes) memcpy(Caml_ba_data_val(v_array), output->address, output->bytes);
     return Val_unit;
+}
+
+/* (binding, number): bytes of an output's text. */
+CAMLprim value sidecaml_ffi_text_bytes(value v_binding, value v_number) { /* noalloc */
+    return Val_long(bound_of(v_binding)->outputs[Long_val(v_number)].bytes);
+}
+
+/* (binding, number, tensor, room for text): 0, or that it has no room. */
+CAMLprim value sidecaml_ffi_check_text(value v_binding, value v_number, value v_index, value v_room) {
+    struct bound *bound = bound_of(v_binding);
+    bool is_output;
+    const struct sidecaml_session_tensor *tensor = tensor_at(bound, v_index, &is_output);
+    return Val_long(sidecaml_strings_check_room(tensor->name, bound->outputs[Long_val(v_number)].bytes,
+                                                (uint64_t)Long_val(v_room), &bound->why));
+}
+
+/* (binding, number, tensor, largest number of strings, memory with room for it) */
+CAMLprim value sidecaml_ffi_copy_strings(value v_binding, value v_number, value v_index, value v_most, value v_array) {
+    struct bound *bound = bound_of(v_binding);
+    bool is_output;
+    const struct sidecaml_session_tensor *tensor = tensor_at(bound, v_index, &is_output);
+    const struct sidecaml_strings_place place = place_of(v_most, v_array);
+    return Val_long(
+        sidecaml_binding_copy_strings(bound->binding, (uint32_t)Long_val(v_number), tensor->name, &place, &bound->why));
 }

@@ -1,5 +1,6 @@
 /* A session's tensors bound to memory, and runs on it. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "api.h"
 #include "deadline.h"
@@ -91,6 +92,7 @@ static int wrap(const sidecaml_binding *binding, uint32_t dtype, const uint64_t 
     int64_t shape[SIDECAML_MAX_RANK];
     uint64_t bytes;
     if (!element) return fail(why, SIDECAML_E_INVALID, "there is no element type %u", dtype);
+    if (dtype == SIDECAML_STRING) return fail(why, SIDECAML_E_INVALID, "strings cannot be bound where they are");
     if (rank > SIDECAML_MAX_RANK || !address || !tensor_bytes(dtype, dims, rank, shape, &bytes))
         return fail(why, SIDECAML_E_INVALID, "there is no tensor of such dimensions at such a place");
     return ort_check(
@@ -104,6 +106,47 @@ int sidecaml_binding_input(sidecaml_binding *binding, const char *name, uint32_t
     if (status < 0) return status;
     status = ort_check(ort_api->BindInput(binding->io, name, value), why);
     ort_api->ReleaseValue(value); /* the binding has its own reference */
+    return status;
+}
+
+/* Whatever their bytes, NULs included. */
+static int fill_strings(OrtValue *value, const struct sidecaml_strings *strings, struct sidecaml_failure *why) {
+    for (uint64_t i = 0; i < strings->count; i++) {
+        uint64_t start = strings->offsets[i], length = strings->offsets[i + 1] - start;
+        char *room;
+        int status = ort_check(ort_api->GetResizedStringTensorElementBuffer(value, i, length, &room), why);
+        if (status < 0) return status;
+        memcpy(room, strings->text + start, length);
+    }
+    return 0;
+}
+
+static int bind_strings(sidecaml_binding *binding, const char *name, const int64_t *shape, uint32_t rank,
+                        const struct sidecaml_strings *strings, struct sidecaml_failure *why) {
+    OrtAllocator *allocator;
+    OrtValue *value;
+    int status = ort_check(ort_api->GetAllocatorWithDefaultOptions(&allocator), why);
+    if (status == 0)
+        status = ort_check(
+            ort_api->CreateTensorAsOrtValue(allocator, shape, rank, ONNX_TENSOR_ELEMENT_DATA_TYPE_STRING, &value), why);
+    if (status < 0) return status;
+    status = fill_strings(value, strings, why);
+    if (status == 0) status = ort_check(ort_api->BindInput(binding->io, name, value), why);
+    ort_api->ReleaseValue(value);
+    return status;
+}
+
+int sidecaml_binding_input_strings(sidecaml_binding *binding, const char *name, const uint64_t *dims, uint32_t rank,
+                                   const struct sidecaml_strings_place *place, struct sidecaml_failure *why) {
+    int64_t shape[SIDECAML_MAX_RANK];
+    uint64_t bytes;
+    struct sidecaml_strings strings;
+    if (rank > SIDECAML_MAX_RANK || !tensor_bytes(SIDECAML_STRING, dims, rank, shape, &bytes))
+        return fail(why, SIDECAML_E_INVALID, "there is no tensor of such dimensions");
+    int status = sidecaml_strings_read(place, bytes / sizeof(uint64_t) - 1, "input", name, &strings, why);
+    if (status < 0) return status;
+    status = bind_strings(binding, name, shape, rank, &strings, why);
+    sidecaml_strings_clear(&strings);
     return status;
 }
 
@@ -162,35 +205,38 @@ static int take_values(sidecaml_binding *binding, struct sidecaml_failure *why) 
     return kept ? status : no_memory(why);
 }
 
-static int read_dims(const OrtTensorTypeAndShapeInfo *info, struct sidecaml_output *output,
+static int read_dims(const OrtTensorTypeAndShapeInfo *info, struct sidecaml_output *output, uint32_t *dtype,
                      struct sidecaml_failure *why) {
     size_t rank;
     ONNXTensorElementDataType element;
     int status = ort_check(ort_api->GetDimensionsCount(info, &rank), why);
     if (status == 0) status = ort_check(ort_api->GetTensorElementType(info, &element), why);
     if (status < 0) return status;
-    uint32_t dtype = dtype_of_onnx(element);
-    if (!dtype) return fail(why, SIDECAML_E_ENGINE, "an output has an element type that no channel carries");
+    *dtype = dtype_of_onnx(element);
+    if (!*dtype) return fail(why, SIDECAML_E_ENGINE, "an output has an element type that no channel carries");
     output->rank = (uint32_t)rank;
     int64_t *dims = calloc(rank + 1, sizeof dims[0]);
     if (!dims) return no_memory(why);
     output->dims = (uint64_t *)dims;
     status = ort_check(ort_api->GetDimensions(info, dims, rank), why);
-    if (status == 0 && !sidecaml_tensor_bytes(dtype, output->dims, output->rank, &output->bytes))
+    if (status == 0 && !sidecaml_tensor_bytes(*dtype, output->dims, output->rank, &output->bytes))
         return fail(why, SIDECAML_E_ENGINE, "an output is larger than any memory");
     return status;
 }
 
 static int read_output(OrtValue *value, struct sidecaml_output *output, struct sidecaml_failure *why) {
     int is_tensor = 0;
+    uint32_t dtype;
     OrtTensorTypeAndShapeInfo *info;
     int status = ort_check(ort_api->IsTensor(value, &is_tensor), why);
     if (status == 0 && !is_tensor) return fail(why, SIDECAML_E_ENGINE, "an output is no tensor");
     if (status == 0) status = ort_check(ort_api->GetTensorTypeAndShape(value, &info), why);
     if (status < 0) return status;
-    status = read_dims(info, output, why);
+    status = read_dims(info, output, &dtype, why);
     ort_api->ReleaseTensorTypeAndShapeInfo(info);
-    return status < 0 ? status : ort_check(ort_api->GetTensorMutableData(value, &output->address), why);
+    if (status < 0) return status;
+    if (dtype == SIDECAML_STRING) return ort_check(ort_api->GetStringTensorDataLength(value, &output->bytes), why);
+    return ort_check(ort_api->GetTensorMutableData(value, &output->address), why);
 }
 
 int sidecaml_binding_outputs(sidecaml_binding *binding, const struct sidecaml_output **out, uint32_t *count,
@@ -203,4 +249,37 @@ int sidecaml_binding_outputs(sidecaml_binding *binding, const struct sidecaml_ou
     *out = binding->outputs;
     *count = binding->count;
     return 0;
+}
+
+_Static_assert(sizeof(size_t) == sizeof(uint64_t), "ONNX Runtime writes a table of offsets as a slot has it");
+
+/* How many strings an output has; INVALID when it is none, or has no room there. */
+static int count_strings(const sidecaml_binding *binding, uint32_t number, const struct sidecaml_strings_place *place,
+                         uint64_t *count, struct sidecaml_failure *why) {
+    const struct sidecaml_output *output = number < binding->count ? &binding->outputs[number] : NULL;
+    uint64_t bytes;
+    if (!output || output->address || !sidecaml_tensor_bytes(SIDECAML_STRING, output->dims, output->rank, &bytes))
+        return fail(why, SIDECAML_E_INVALID, "output %u of the last run is no tensor of strings", number);
+    *count = bytes / sizeof(uint64_t) - 1;
+    if (*count > place->most || output->bytes > place->text_bytes)
+        return fail(why, SIDECAML_E_INVALID, "the strings of output %u have no room there", number);
+    return 0;
+}
+
+int sidecaml_binding_copy_strings(sidecaml_binding *binding, uint32_t number, const char *name,
+                                  const struct sidecaml_strings_place *place, struct sidecaml_failure *why) {
+    uint64_t count = 0, bytes, *table = place->start;
+    struct sidecaml_strings copy;
+    int status = count_strings(binding, number, place, &count, why);
+    if (status < 0) return status;
+    bytes = binding->outputs[number].bytes;
+    status = ort_check(ort_api->GetStringTensorContent(binding->values[number], sidecaml_strings_text(place), bytes,
+                                                       (size_t *)table, count),
+                       why);
+    if (status < 0) return status;
+    table[count] = bytes;
+    status = sidecaml_strings_read(place, count, "output", name, &copy, why);
+    if (status == 0) sidecaml_strings_clear(&copy);
+    if (status == -SIDECAML_E_BAD_STRINGS && why) why->code = SIDECAML_E_ENGINE;
+    return status == -SIDECAML_E_BAD_STRINGS ? -SIDECAML_E_ENGINE : status;
 }

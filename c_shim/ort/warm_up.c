@@ -18,6 +18,10 @@ static int bind_zeros(sidecaml_binding *binding, const struct sidecaml_session_t
     if (!sidecaml_tensor_bytes(input->dtype, dims, input->rank, &bytes)) return no_memory(why);
     *zeros = calloc(1, bytes ? bytes : 1);
     if (!*zeros) return no_memory(why);
+    if (input->dtype == SIDECAML_STRING) {
+        const struct sidecaml_strings_place place = {*zeros, bytes / sizeof(uint64_t) - 1, 0};
+        return sidecaml_binding_input_strings(binding, input->name, dims, input->rank, &place, why);
+    }
     return sidecaml_binding_input(binding, input->name, input->dtype, dims, input->rank, *zeros, why);
 }
 

@@ -116,6 +116,12 @@ bool dims_of(const struct core_state *state, PyObject *object, uint64_t dims[SID
     return read;
 }
 
+bool strings_place_of(PyObject *const *objects, struct sidecaml_strings_place *out) {
+    out->start = PyLong_AsVoidPtr(objects[0]);
+    if (!out->start && PyErr_Occurred()) return false;
+    return u64_of(objects[1], &out->most) && u64_of(objects[2], &out->text_bytes);
+}
+
 PyObject *tuple_of_dims(const uint64_t *dims, uint32_t rank) {
     PyObject *tuple = PyTuple_New(rank);
     for (uint32_t i = 0; tuple && i < rank; i++) {

@@ -14,6 +14,7 @@
 #include <Python.h>
 
 #include "sidecaml/sidecaml.h"
+#include "sidecaml/strings.h"
 
 /* What module initialisation makes, reached through the type of every object. */
 struct core_state {
@@ -50,6 +51,8 @@ bool fd_of(PyObject *object, int *out);
 bool policy_of(const struct core_state *state, PyObject *object, enum sidecaml_policy *out);
 /* A sequence of at most SIDECAML_MAX_RANK sizes. */
 bool dims_of(const struct core_state *state, PyObject *object, uint64_t dims[SIDECAML_MAX_RANK], uint32_t *rank);
+/* Three: address, largest number of strings, bytes of text. */
+bool strings_place_of(PyObject *const *objects, struct sidecaml_strings_place *out);
 PyObject *tuple_of_dims(const uint64_t *dims, uint32_t rank);
 
 /* --- Memory: a slot's place of one tensor, as a buffer ----------------------------------------------------------- */
@@ -70,7 +73,7 @@ PyObject *memory_new(const struct core_state *state, PyObject *owner, struct hol
 /* --- Types ------------------------------------------------------------------------------------------------------- */
 
 extern PyType_Spec layout_spec, memory_spec, worker_spec, channel_spec, tensors_spec;
-extern PyMethodDef tensors_functions[];
+extern PyMethodDef tensors_functions[], strings_functions[];
 
 #ifdef SIDECAML_NATIVE
 

@@ -29,6 +29,7 @@ static int core_exec(PyObject *module) {
     if (add_type(module, &channel_spec, &state->channel_type) < 0) return -1;
     if (add_type(module, &tensors_spec, &state->tensors_type) < 0) return -1;
     if (PyModule_AddFunctions(module, tensors_functions) < 0) return -1;
+    if (PyModule_AddFunctions(module, strings_functions) < 0) return -1;
 #ifdef SIDECAML_NATIVE
     if (add_type(module, &session_spec, &state->session_type) < 0) return -1;
     if (add_type(module, &binding_spec, &state->binding_type) < 0) return -1;

@@ -232,6 +232,33 @@ static PyObject *binding_bind_output(PyObject *object, PyObject *const *args, Py
     return result(self, status, &why);
 }
 
+/* A name, dims, and where strings lie. */
+static PyObject *binding_bind_strings(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    struct place at = {0};
+    struct sidecaml_strings_place strings;
+    struct sidecaml_failure why;
+    if (!check_count("bind_strings", count, 5, 5)) return NULL;
+    at.name = PyUnicode_AsUTF8AndSize(args[0], NULL);
+    if (!at.name || !dims_of(state_of(object), args[1], at.dims, &at.rank) || !strings_place_of(args + 2, &strings))
+        return NULL;
+    struct binding_object *self = changeable_binding(object);
+    if (!self) return NULL;
+    int status = sidecaml_binding_input_strings(self->binding, at.name, at.dims, at.rank, &strings, &why);
+    return result(self, status, &why);
+}
+
+static PyObject *binding_copy_strings(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    struct sidecaml_strings_place strings;
+    struct sidecaml_failure why;
+    uint32_t number;
+    if (!check_count("copy_strings", count, 5, 5) || !u32_of(args[0], &number)) return NULL;
+    const char *name = PyUnicode_AsUTF8AndSize(args[1], NULL);
+    if (!name || !strings_place_of(args + 2, &strings)) return NULL;
+    struct binding_object *self = idle_binding(object);
+    if (!self) return NULL;
+    return result(self, sidecaml_binding_copy_strings(self->binding, number, name, &strings, &why), &why);
+}
+
 static PyObject *binding_bind_output_anywhere(PyObject *object, PyObject *arg) {
     struct sidecaml_failure why;
     const char *name = PyUnicode_AsUTF8AndSize(arg, NULL);
@@ -281,6 +308,10 @@ static PyMethodDef binding_methods[] = {
      PyDoc_STR("bind_input(name, dtype, dims, address, /)\n--\n\nRead an input from there.")},
     {"bind_output", FAST(binding_bind_output), METH_FASTCALL,
      PyDoc_STR("bind_output(name, dtype, dims, address, /)\n--\n\nWrite an output there.")},
+    {"bind_strings", FAST(binding_bind_strings), METH_FASTCALL,
+     PyDoc_STR("bind_strings(name, dims, address, most, text_bytes, /)\n--\n\nRead the strings that lie there now.")},
+    {"copy_strings", FAST(binding_copy_strings), METH_FASTCALL,
+     PyDoc_STR("copy_strings(output, name, address, most, text_bytes, /)\n--\n\nWrite an output of strings there.")},
     {"bind_output_anywhere", binding_bind_output_anywhere, METH_O,
      PyDoc_STR("bind_output_anywhere(name, /)\n--\n\nWrite an output where ONNX Runtime allocates it.")},
     {"run", binding_run, METH_NOARGS, PyDoc_STR("run()\n--\n\nRun the model on what is bound.")},

@@ -338,6 +338,17 @@ static PyObject *tensors_check_output(PyObject *object, PyObject *const *args, P
     Py_RETURN_NONE;
 }
 
+static PyObject *tensors_check_text(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    const struct tensors_object *self = (struct tensors_object *)object;
+    struct sidecaml_failure why;
+    uint64_t bytes, room;
+    if (!check_count("check_text", count, 3, 3)) return NULL;
+    const struct sidecaml_session_tensor *output = output_of(self, args[0]);
+    if (!output || !u64_of(args[1], &bytes) || !u64_of(args[2], &room)) return NULL;
+    if (sidecaml_strings_check_room(output->name, bytes, room, &why) < 0) return raise_failure(self->state, &why);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef tensors_methods[] = {
     {"request_dims", tensors_request_dims, METH_O,
      PyDoc_STR("request_dims(given, /)\n--\n\nDims of every tensor from those of the dynamic inputs; None where only "
@@ -346,6 +357,8 @@ static PyMethodDef tensors_methods[] = {
      PyDoc_STR("check_rank(output, rank, /)\n--\n\nUNSUPPORTED for a rank that is not declared.")},
     {"check_output", FAST(tensors_check_output), METH_FASTCALL,
      PyDoc_STR("check_output(output, dims, max_dims, /)\n--\n\nENGINE or OUTPUT_TOO_LARGE.")},
+    {"check_text", FAST(tensors_check_text), METH_FASTCALL,
+     PyDoc_STR("check_text(output, bytes, room, /)\n--\n\nOUTPUT_TOO_LARGE for text without room.")},
     {NULL, NULL, 0, NULL},
 };
 

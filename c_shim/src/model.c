@@ -84,7 +84,7 @@ static uint32_t dtype_of_element(const char *name, size_t length) {
     if (length == 5 && memcmp(name, "float", 5) == 0) return SIDECAML_FLOAT32;
     if (length == 6 && memcmp(name, "double", 6) == 0) return SIDECAML_FLOAT64;
     uint32_t dtype = sidecaml_dtype_of_name(name, length);
-    return dtype == SIDECAML_FLOAT32 || dtype == SIDECAML_FLOAT64 || dtype == SIDECAML_STRING ? 0 : dtype;
+    return dtype == SIDECAML_FLOAT32 || dtype == SIDECAML_FLOAT64 ? 0 : dtype;
 }
 
 void sidecaml_session_tensor_clear(struct sidecaml_session_tensor *tensor) {

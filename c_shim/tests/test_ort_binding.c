@@ -65,6 +65,75 @@ static void an_output_may_lie_anywhere(void) {
     close_model();
 }
 
+/* Two strings of eight bytes of text. */
+struct strings_of_two {
+    uint64_t table[3];
+    char text[8];
+};
+
+static struct sidecaml_strings_place place_of(struct strings_of_two *strings) {
+    return (struct sidecaml_strings_place){strings->table, 2, sizeof strings->text};
+}
+
+static int run_strings(const struct sidecaml_strings_place *place, const struct sidecaml_output **outputs) {
+    const uint64_t two[] = {2};
+    uint32_t count;
+    int status = sidecaml_binding_input_strings(binding, "x", two, 1, place, &why);
+    if (status == 0) status = sidecaml_binding_output_anywhere(binding, "y", &why);
+    if (status == 0) status = sidecaml_binding_run(binding, &why);
+    return status < 0 ? status : sidecaml_binding_outputs(binding, outputs, &count, &why);
+}
+
+static void strings_go_through_with_every_byte(void) {
+    struct strings_of_two x = {{0, 3, 5}, "a\0b\xc3\xa9"}, y;
+    const struct sidecaml_strings_place in = place_of(&x), out = place_of(&y);
+    const struct sidecaml_output *outputs;
+    open_model("strings");
+    for (uint64_t middle = 0; middle <= 3; middle++) {
+        x.table[1] = middle;
+        memset(&y, 0xff, sizeof y);
+        CHECK_EQ(run_strings(&in, &outputs), 0);
+        CHECK(outputs[0].address == NULL);
+        CHECK_EQ(outputs[0].bytes, 5);
+        CHECK_EQ(outputs[0].dims[0], 2);
+        CHECK_EQ(sidecaml_binding_copy_strings(binding, 0, "y", &out, &why), 0);
+        CHECK(memcmp(x.table, y.table, sizeof x.table) == 0);
+        CHECK(memcmp(x.text, y.text, 5) == 0);
+        CHECK_EQ((unsigned char)y.text[5], 0xff);
+    }
+    close_model();
+}
+
+static void strings_without_room_are_not_copied(void) {
+    struct strings_of_two x = {{0, 3, 5}, "abcde"}, y = {{7, 7, 7}, "yyyyyyy"};
+    const struct sidecaml_strings_place in = place_of(&x), out = place_of(&y);
+    struct sidecaml_strings_place shorter = out, narrower = out;
+    const struct sidecaml_output *outputs;
+    open_model("strings");
+    CHECK_EQ(run_strings(&in, &outputs), 0);
+    narrower.text_bytes = 4;
+    shorter.most = 1;
+    CHECK_EQ(sidecaml_binding_copy_strings(binding, 0, "y", &narrower, &why), -SIDECAML_E_INVALID);
+    CHECK_EQ(sidecaml_binding_copy_strings(binding, 0, "y", &shorter, &why), -SIDECAML_E_INVALID);
+    CHECK_EQ(sidecaml_binding_copy_strings(binding, 1, "y", &out, &why), -SIDECAML_E_INVALID);
+    CHECK(y.table[0] == 7 && y.text[0] == 'y');
+    close_model();
+}
+
+static void bad_strings_are_told_and_the_next_ones_work(void) {
+    struct strings_of_two x = {{0, 9, 9}, "abcde"};
+    const struct sidecaml_strings_place in = place_of(&x);
+    const struct sidecaml_output *outputs;
+    open_model("strings");
+    CHECK_EQ(run_strings(&in, &outputs), -SIDECAML_E_BAD_STRINGS);
+    CHECK_SAYS(why.text, "input 'x': string 0 ends at byte 9");
+    x.table[1] = x.table[2] = 5;
+    CHECK_EQ(run_strings(&in, &outputs), 0);
+    CHECK_EQ(sidecaml_binding_input(binding, "x", SIDECAML_STRING, (const uint64_t[]){2}, 1, &x, &why),
+             -SIDECAML_E_INVALID);
+    close_model();
+}
+
 static int bind_input(const char *name, uint32_t dtype, const uint64_t *dims, uint32_t rank, void *address) {
     return sidecaml_binding_input(binding, name, dtype, dims, rank, address, &why);
 }
@@ -247,6 +316,9 @@ int main(void) {
         {TEST(open_library)},
         {TEST(a_run_reads_and_writes_the_callers_memory)},
         {TEST(an_output_may_lie_anywhere)},
+        {TEST(strings_go_through_with_every_byte)},
+        {TEST(strings_without_room_are_not_copied)},
+        {TEST(bad_strings_are_told_and_the_next_ones_work)},
         {TEST(places_that_no_tensor_has_are_refused)},
         {TEST(names_shapes_and_types_of_another_model_are_refused)},
         {TEST(a_run_that_fails_inside_a_kernel_says_where_and_the_next_one_works)},

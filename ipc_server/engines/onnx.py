@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -79,7 +80,10 @@ def run_on_zeros(session: Session, signature: Signature, times: int) -> list[tup
         dims = [1 if isinstance(dim, str) else dim for dim in tensor.shape]
         zeros = np.zeros(max(size_of(tensor.dtype, dims), 1), np.uint8)
         held.append(zeros)
-        binding.bind_input(tensor.name, tensor.dtype, dims, zeros.ctypes.data)
+        if tensor.dtype is Dtype.STRING:
+            binding.bind_strings(tensor.name, dims, zeros.ctypes.data, math.prod(dims), 0)
+        else:
+            binding.bind_input(tensor.name, tensor.dtype, dims, zeros.ctypes.data)
     for _ in range(times):
         for tensor in signature.outputs:
             binding.bind_output_anywhere(tensor.name)

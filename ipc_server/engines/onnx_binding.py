@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from ipc_server import _core
-from ipc_server.abi import ErrorCode
+from ipc_server.abi import Dtype, ErrorCode
 from ipc_server.engines import Native, Runner, ServedChannel
 from ipc_server.engines.onnx_session import Session, Value
 from ipc_server.errors import SidecamlError
@@ -39,6 +40,18 @@ class Place:
     dims: Dims | None
     address: int
     max_dims: Dims
+    # Of strings.
+    text_bytes: int = 0
+
+    @property
+    def is_strings(self) -> bool:
+        """Whether it has a table and text."""
+        return self.tensor.dtype is Dtype.STRING
+
+    @property
+    def strings(self) -> tuple[int, int, int]:
+        """Give where the strings lie, how many at most, and their room for text."""
+        return self.address, math.prod(self.max_dims), self.text_bytes
 
 
 class Binding:
@@ -54,13 +67,19 @@ class Binding:
         """Bind; the channel is told the dimensions of dynamic outputs that only the run could tell."""
         self._io = model.session.bind()
         self._check_output = model.tensors.check_output
+        self._check_text = model.tensors.check_text
         self._outputs = outputs
         self._channel = channel
-        self._in_place = {place.number for place in outputs if place.dims is not None}
+        self._in_place = {
+            place.number for place in outputs if place.dims is not None and not place.is_strings
+        }
+        # Read anew for each request.
+        self._strings = [place for place in inputs if place.is_strings]
         for place in inputs:
-            self._io.bind_input(place.tensor.name, place.tensor.dtype, place.dims or (), place.address)
+            if not place.is_strings:
+                self._io.bind_input(place.tensor.name, place.tensor.dtype, place.dims or (), place.address)
         self._bind_outputs()
-        self._direct = self._io.run
+        self._direct = self._read_and_run if self._strings else self._io.run
         # Places and sizes are the same for every request.
         self.run_again = None
         self._is_direct = False
@@ -71,6 +90,11 @@ class Binding:
         """What the native lane can run by itself, as soon as it is known that nothing is copied."""
         io = self._io
         return Native(io) if self._is_direct and isinstance(io, _core.Binding) else None
+
+    def _read_and_run(self) -> None:
+        for place in self._strings:
+            self._io.bind_strings(place.tensor.name, place.dims or (), *place.strings)
+        self._io.run()
 
     def _bind_outputs(self) -> None:
         for place in self._outputs:
@@ -92,8 +116,9 @@ class Binding:
 
     def _settled(self) -> Callable[[], object]:
         """Choose how to run from now on, by what must be copied and what may still prove wrong."""
-        self._is_direct = len(self._in_place) == len(self._outputs)
-        run = self._direct if self._is_direct else self._run_and_copy
+        in_place = len(self._in_place) == len(self._outputs)
+        self._is_direct = in_place and not self._strings
+        run = self._direct if in_place else self._run_and_copy
         # Any request may be the first that shows that a declared name is not kept to.
         named = any(place.number in self._in_place and place.tensor.dynamic for place in self._outputs)
         return partial(self._run_or_unbound, run) if named else run
@@ -126,22 +151,39 @@ class Binding:
         values = self._io.outputs()
         self._check([self._outputs[index] for index in copied], values)
         for index in copied:
-            self._copy(self._outputs[index], values[index])
+            if self._outputs[index].is_strings:
+                self._copy_strings(index, values[index])
+            else:
+                self._copy(self._outputs[index], values[index])
 
     def _check(self, copied: Sequence[Place], values: Sequence[Value]) -> None:
         """Check what is to be copied; when some has no room, say how much room all would need."""
-        all_dims = {place.number: value[0] for place, value in zip(self._outputs, values, strict=True)}
+        pairs = list(zip(self._outputs, values, strict=True))
+        all_dims = {place.number: dims for place, (dims, _, _) in pairs}
+        texts = {place.number: size for place, (_, _, size) in pairs if place.is_strings}
         try:
             for place in copied:
                 if self._channel.required_dims(place.number) is not None:
                     self._channel.set_dims(place.number, all_dims[place.number])
                 self._check_output(place.number, all_dims[place.number], place.max_dims)
+            for place in copied:
+                if place.is_strings:
+                    self._check_text(place.number, texts[place.number], place.text_bytes)
         except SidecamlError as error:
             if error.code is ErrorCode.OUTPUT_TOO_LARGE:
                 for place in self._outputs:
                     if place.tensor.dynamic and len(all_dims[place.number]) == len(place.max_dims):
                         self._channel.set_needed(place.number, all_dims[place.number])
+                rooms = {place.number: place.text_bytes for place in self._outputs}
+                if any(size > rooms[number] for number, size in texts.items()):
+                    self._channel.set_text_needed(max(texts.values()))
             raise
+
+    def _copy_strings(self, index: int, value: Value) -> None:
+        place = self._outputs[index]
+        if place.tensor.dynamic:
+            self._channel.set_dims(place.number, value[0])
+        self._io.copy_strings(index, place.tensor.name, *place.strings)
 
     def _copy(self, place: Place, value: Value) -> None:
         dims, address, size = value
@@ -230,8 +272,10 @@ def bind(model: Loaded, channel: ServedChannel, slot: int, dims: Sequence[Dims |
     """Bind one slot's tensors, with the dims of each where they are known."""
     signature = model.signature
     places = [
-        Place(number, tensor, dims[number], channel.address(slot, number), channel.tensors[number].max_dims)
-        for number, tensor in enumerate((*signature.inputs, *signature.outputs))
+        Place(number, tensor, dims[number], channel.address(slot, number), spec.max_dims, spec.text_bytes)
+        for number, (tensor, spec) in enumerate(
+            zip((*signature.inputs, *signature.outputs), channel.tensors, strict=True)
+        )
     ]
     count = len(signature.inputs)
     return Binding(model, channel, places[:count], places[count:])

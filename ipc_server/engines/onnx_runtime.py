@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,13 +12,15 @@ from typing import Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
+import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
 from ipc_server import _core
 from ipc_server.abi import Dtype
-from ipc_server.engines.onnx_session import Description, Value, words_of
-from ipc_server.tensor import ONNX_CODE
+from ipc_server.engines.onnx_session import Description, IoBinding, Value, words_of
+from ipc_server.tensor import OFFSET_BYTES, ONNX_CODE, size_of
 
 CPU = ort.OrtDevice(ort.OrtDevice.cpu(), ort.OrtDevice.default_memory(), 0)
 # ONNX Runtime's numbers for errors and worse, and for less than that.
@@ -50,9 +54,11 @@ class PythonSession:
         """Its outputs."""
         return [_description(arg) for arg in self._session.outputs_meta]
 
-    def bind(self) -> PythonBinding:
+    def bind(self) -> IoBinding:
         """Bind nothing yet."""
-        return PythonBinding(self._session)
+        metas = (*self._session.inputs_meta, *self._session.outputs_meta)
+        with_strings = any(meta.type == "tensor(string)" for meta in metas)
+        return StringsBinding(self._session) if with_strings else PythonBinding(self._session)
 
     def explain(self, error: Exception) -> str:
         """Say in one line what went wrong."""
@@ -88,6 +94,84 @@ class PythonBinding:
             (tuple(value.shape()), value.data_ptr(), value.tensor_size_in_bytes())
             for value in self._io.get_outputs()
         ]
+
+    def bind_strings(self, name: str, dims: Sequence[int], address: int, most: int, text_bytes: int) -> None:
+        """Models without strings have none."""
+        raise NotImplementedError
+
+    def copy_strings(self, output: int, name: str, address: int, most: int, text_bytes: int) -> None:
+        """Models without strings have none."""
+        raise NotImplementedError
+
+
+class StringsBinding:
+    """The same for a model with strings, which the Python package takes and gives as numpy arrays only."""
+
+    def __init__(self, session: Any) -> None:
+        """Bind nothing yet."""
+        self._session = session
+        self._options = ort.RunOptions()
+        self._options.log_severity_level = LOG_FATAL
+        self._names: list[str] = []
+        self._inputs: dict[str, Callable[[], object]] = {}
+        self._values: list[NDArray[Any]] = []
+
+    def bind_input(self, name: str, dtype: Dtype, dims: Sequence[int], address: int) -> None:
+        """Read an input from there."""
+        value = onnxruntime.OrtValue(
+            ort.OrtValue.ortvalue_from_shape_and_onnx_type(list(dims), ONNX_CODE[dtype], CPU)
+        )
+        size = size_of(dtype, dims)
+
+        def read() -> object:
+            ctypes.memmove(value.data_ptr(), address, size)
+            return value
+
+        self._inputs[name] = read
+
+    def bind_output(self, name: str, _dtype: Dtype, _dims: Sequence[int], _address: int) -> None:
+        """Write an output where the caller will find that it is not at the address."""
+        self.bind_output_anywhere(name)
+
+    def bind_output_anywhere(self, name: str) -> None:
+        """Write an output where ONNX Runtime allocates it."""
+        if name not in self._names:
+            self._names.append(name)
+
+    def bind_strings(self, name: str, dims: Sequence[int], address: int, most: int, text_bytes: int) -> None:
+        """Read an input from the strings that lie there now."""
+        place = _memory(address, OFFSET_BYTES * (most + 1) + text_bytes)
+        strings = _core.read_strings("input", name, place, most, math.prod(dims))
+        array = np.array([*strings, None], object)[:-1].reshape(dims)
+        self._inputs[name] = lambda: array
+
+    def copy_strings(self, output: int, _name: str, address: int, most: int, text_bytes: int) -> None:
+        """Write an output of strings to a place with room for it."""
+        place = _memory(address, OFFSET_BYTES * (most + 1) + text_bytes)
+        _core.write_strings(place, most, _encoded(self._values[output]))
+
+    def run(self) -> None:
+        """Run the model on what is bound."""
+        feeds = {name: read() for name, read in self._inputs.items()}
+        self._values = self._session.run(self._names, feeds, self._options)
+
+    def outputs(self) -> Sequence[Value]:
+        """Tell where the last run left its outputs."""
+        return [_value(array) for array in self._values]
+
+
+def _value(array: NDArray[Any]) -> Value:
+    if array.dtype == object:
+        return array.shape, 0, sum(map(len, _encoded(array)))
+    return array.shape, array.ctypes.data, array.nbytes
+
+
+def _encoded(strings: NDArray[Any]) -> list[bytes]:
+    return [text.encode() for text in strings.ravel()]
+
+
+def _memory(address: int, size: int) -> ctypes.Array[ctypes.c_uint8]:
+    return (ctypes.c_uint8 * size).from_address(address)
 
 
 def _description(arg: Any) -> Description:

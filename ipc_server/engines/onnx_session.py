@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 # A tensor's name (bytes when it, or a dimension's, is not UTF-8), its type as ONNX Runtime writes it, and its
 # shape: None where it has neither size nor name.
 Description = tuple[str | bytes, str, tuple[int | str | None, ...]]
-# An output's dimensions, address and size in bytes.
+# An output's dimensions, address and size in bytes; strings have the address 0, and the size of their text.
 Value = tuple[tuple[int, ...], int, int]
 
 
@@ -32,6 +32,14 @@ class IoBinding(Protocol):
 
     def bind_output_anywhere(self, name: str, /) -> None:
         """Write an output where ONNX Runtime allocates it."""
+
+    def bind_strings(
+        self, name: str, dims: Sequence[int], address: int, most: int, text_bytes: int, /
+    ) -> None:
+        """Read an input from the strings that lie there now; BAD_STRINGS says what is wrong with them."""
+
+    def copy_strings(self, output: int, name: str, address: int, most: int, text_bytes: int, /) -> None:
+        """Write an output of strings, by its number, to a place with room for it."""
 
     @property
     def run(self) -> Callable[[], object]:

@@ -33,3 +33,13 @@ external lies_at : binding -> int -> ('a, 'b) array -> bool = "sidecaml_ffi_lies
 external check_output : binding -> int -> int -> int Stdlib.Array.t -> int = "sidecaml_ffi_check_output"
 external output_dims : binding -> int -> int Stdlib.Array.t = "sidecaml_ffi_output_dims"
 external copy_output : binding -> int -> ('a, 'b) array -> unit = "sidecaml_ffi_copy_output" [@@noalloc]
+
+(* Strings: [most] is the largest number of them, the array a slot's memory with the room for text behind the table. *)
+
+external bind_strings : binding -> int -> int Stdlib.Array.t -> most:int -> ('a, 'b) array -> int
+  = "sidecaml_ffi_bind_strings"
+
+external text_bytes : binding -> int -> int = "sidecaml_ffi_text_bytes" [@@noalloc]
+external check_text : binding -> int -> int -> room:int -> int = "sidecaml_ffi_check_text"
+
+external copy_strings : binding -> int -> int -> most:int -> ('a, 'b) array -> int = "sidecaml_ffi_copy_strings"

@@ -65,3 +65,21 @@ external output_dims : binding -> int -> int Stdlib.Array.t = "sidecaml_ffi_outp
 
 external copy_output : binding -> int -> ('a, 'b) array -> unit = "sidecaml_ffi_copy_output" [@@noalloc]
 (** [copy_output binding output array] *)
+
+(** {1 Strings}
+
+    [most] is the largest number of strings, [array] a slot's memory: a table of [most + 1] offsets, and behind it the
+    room for text. *)
+
+external bind_strings : binding -> int -> int Stdlib.Array.t -> most:int -> ('a, 'b) array -> int
+  = "sidecaml_ffi_bind_strings"
+(** [bind_strings binding tensor dims ~most array] reads the strings that are there now: again for each run. *)
+
+external text_bytes : binding -> int -> int = "sidecaml_ffi_text_bytes" [@@noalloc]
+(** [text_bytes binding output] *)
+
+external check_text : binding -> int -> int -> room:int -> int = "sidecaml_ffi_check_text"
+(** [check_text binding output tensor ~room] *)
+
+external copy_strings : binding -> int -> int -> most:int -> ('a, 'b) array -> int = "sidecaml_ffi_copy_strings"
+(** [copy_strings binding output tensor ~most array] *)

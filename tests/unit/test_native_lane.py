@@ -232,7 +232,6 @@ def test_a_model_is_refused_in_the_same_words_in_both_lanes(tmp_path: Path) -> N
             helper.make_sequence_type_proto(tensor),
             helper.make_optional_type_proto(tensor),
             helper.make_optional_type_proto(helper.make_sequence_type_proto(tensor)),
-            helper.make_tensor_type_proto(8, [2]),
         )
     ]
     for kind in kinds:

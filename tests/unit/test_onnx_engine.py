@@ -356,13 +356,6 @@ def test_an_unknown_engine_is_named() -> None:
         engines.load(Settings("m", engine="tensorflow"))
 
 
-@pytest.mark.parametrize("kind", [TensorProto.STRING])
-def test_element_types_that_are_not_carried(kind: int, tmp_path: Path) -> None:
-    said = refused_load(ErrorCode.UNSUPPORTED, identity_of(kind, [2], tmp_path / "m.onnx"))
-    assert "input 'x' is a tensor(" in said
-    assert "float32" in said
-
-
 @pytest.mark.parametrize("kind", [TensorProto.COMPLEX64, TensorProto.COMPLEX128])
 def test_element_types_that_onnx_runtime_does_not_know(kind: int, tmp_path: Path) -> None:
     assert "complex" in refused_load(ErrorCode.MODEL_FAILED, identity_of(kind, [2], tmp_path / "m.onnx"))

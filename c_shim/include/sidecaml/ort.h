@@ -8,6 +8,7 @@
 #define SIDECAML_ORT_H
 
 #include "sidecaml/model.h"
+#include "sidecaml/strings.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -52,7 +53,11 @@ int sidecaml_binding_input(sidecaml_binding *binding, const char *name, uint32_t
 /* The same for an output. */
 int sidecaml_binding_output(sidecaml_binding *binding, const char *name, uint32_t dtype, const uint64_t *dims,
                             uint32_t rank, void *address, struct sidecaml_failure *why);
-/* ONNX Runtime allocates this output in the next run. */
+/* Reads strings out of the caller's place, and gives ONNX Runtime tensors of its own: again for each run. BAD_STRINGS
+ * names what is wrong with them (strings.h). */
+int sidecaml_binding_input_strings(sidecaml_binding *binding, const char *name, const uint64_t *dims, uint32_t rank,
+                                   const struct sidecaml_strings_place *place, struct sidecaml_failure *why);
+/* ONNX Runtime allocates this output in the next run: the only way for strings. */
 int sidecaml_binding_output_anywhere(sidecaml_binding *binding, const char *name, struct sidecaml_failure *why);
 
 /* Runs the model on what is bound; nothing is allocated here. ENGINE when ONNX Runtime fails. */
@@ -67,14 +72,18 @@ int sidecaml_binding_run_until(sidecaml_binding *binding, uint64_t deadline_ns, 
 
 /* An output of the last run, in the order in which outputs were bound first. */
 struct sidecaml_output {
-    void *address;
-    uint64_t bytes;
+    void *address;  /* NULL for strings, which have none */
+    uint64_t bytes; /* of strings: of their text */
     uint32_t rank;
     uint64_t *dims;
 };
 /* Valid until the next call for this binding. ENGINE when an output is no tensor of a known type. */
 int sidecaml_binding_outputs(sidecaml_binding *binding, const struct sidecaml_output **out, uint32_t *count,
                              struct sidecaml_failure *why);
+/* Writes an output of strings, by its number in the list above, to a place with room for it. ENGINE when one of them is
+ * not UTF-8, INVALID when there is no room or these are no strings. */
+int sidecaml_binding_copy_strings(sidecaml_binding *binding, uint32_t number, const char *name,
+                                  const struct sidecaml_strings_place *place, struct sidecaml_failure *why);
 
 #ifdef __cplusplus
 }
