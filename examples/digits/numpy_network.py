@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Beside the configuration that names this module: the worker's python_path has that folder.
 WEIGHTS = "digits.npz"
 
 
-def load(folder: Path) -> dict[str, NDArray[np.float32]]:
-    """Read the weights that train.py wrote."""
-    with np.load(folder / WEIGHTS) as file:
+def load() -> dict[str, NDArray[np.float32]]:
+    """Read the weights, out of the first folder of the model's python_path that has them."""
+    found = [path for path in (Path(folder, WEIGHTS) for folder in sys.path) if path.exists()]
+    if not found:
+        raise FileNotFoundError(f"no {WEIGHTS} in the folders of python_path: five_ways.py writes it")
+    with np.load(found[0]) as file:
         return dict(file)
 
 
@@ -22,7 +25,7 @@ class Scores:
 
     def __init__(self) -> None:
         """Find the weights."""
-        self.weights = load(Path.cwd())
+        self.weights = load()
 
     def __call__(self, images: NDArray[np.float32], scores: NDArray[np.float32]) -> None:
         """Write the scores of the images."""

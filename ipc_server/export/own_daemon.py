@@ -17,11 +17,11 @@ END_TIMEOUT_S = 30.0
 
 
 @contextmanager
-def own_daemon(name: str, model: Path) -> Iterator[str]:
-    """Serve a model's file as `name`; gives the socket."""
+def own_daemon(*arguments: str) -> Iterator[str]:
+    """Run `sidecaml serve` with these arguments; gives the socket."""
     with tempfile.TemporaryDirectory(prefix="sidecaml-") as folder:
         socket, log = Path(folder, "sidecaml.sock"), Path(folder, "log")
-        command = ["serve", "--log-level", "warning", "--model", f"{name}={model}", "--socket", str(socket)]
+        command = ["serve", "--log-level", "warning", "--socket", str(socket), *arguments]
         with log.open("wb") as written:
             daemon = subprocess.Popen(
                 [sys.executable, "-m", "ipc_server.cli", *command],
@@ -46,7 +46,7 @@ def _wait(daemon: subprocess.Popen[bytes], socket: Path, log: Path) -> None:
     while not socket.exists():
         if daemon.poll() is not None:
             words = log.read_text(encoding="utf-8", errors="replace").strip()
-            raise ExportError(f"the daemon of the proof ended with {daemon.returncode}: {words}")
+            raise ExportError(f"the daemon ended with {daemon.returncode}: {words}")
         if time.monotonic() > end:
-            raise ExportError(f"the daemon of the proof did not listen within {LISTEN_TIMEOUT_S:g} s")
+            raise ExportError(f"the daemon did not listen within {LISTEN_TIMEOUT_S:g} s")
         time.sleep(0.01)

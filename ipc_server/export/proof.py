@@ -56,7 +56,7 @@ def prove(path: Path, inputs: Sequence[Tensor], cases: Sequence[Case], tolerance
     """Run every case three ways and compare; ExportError for what is beyond tolerance."""
     session = _Session(path)
     found = [session.run(inputs, case.inputs) for case in cases]
-    with own_daemon("exported", path) as socket:
+    with own_daemon("--model", f"exported={path}") as socket:
         signature = _served(socket)
         _check_signature(inputs, signature)
         _check_shapes(signature, cases, found)
