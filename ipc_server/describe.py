@@ -61,6 +61,12 @@ def _signature_lines(signature: Signature) -> Iterator[str]:
     yield from _group("inputs", signature.inputs)
     yield from _group("outputs", signature.outputs)
     if signature.state:
+        yield f"{_INDENT}carried from one request of a channel to the next"
+        yield from (
+            f"{_INDENT * 2}{pair.tensor.name}  {pair.tensor.type_text}, from {pair.output}"
+            for pair in signature.state
+        )
+    if signature.state:
         yield from _group("carried from request to request", [pair.tensor for pair in signature.state])
     places = _places(signature)
     if not places:

@@ -1,8 +1,8 @@
 """One OCaml program, five ways to run the model: `python five_ways.py PROGRAM FOLDER`.
 
-The folder has what train.py and `sidecaml export` wrote. The same program, program.exe, reads the same digits with the
-model as ONNX, TorchScript, an exported program (.pt2) and numpy in Python, where only the daemon's configuration
-changes, and as ONNX in its own process. Every score is compared with PyTorch's own.
+The folder has what train.py and `sidecaml export` wrote. The same program, program.exe, reads the same digits
+with the model as ONNX, TorchScript, an exported program (.pt2) and numpy in Python, where only the daemon's
+configuration changes, and as ONNX in its own process. Every score is compared with PyTorch's own.
 """
 
 from __future__ import annotations

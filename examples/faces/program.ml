@@ -50,10 +50,13 @@ let frame picture ~top ~left ~bottom ~right =
   done
 
 let find picture =
-  let dims = [ ("H", picture.height); ("W", picture.width); ("faces", 100) ] in
+  let dims = [ ("H", picture.height); ("W", picture.width); ("faces", 1) ] in
   Sidecaml.with_model_exn "faces" ~dims @@ fun m ->
   fill (Sidecaml.input3 m "image" Uint8) picture;
-  Sidecaml.run_exn m;
+  (match Sidecaml.run_growing m with
+  | Ok `Fitted -> ()
+  | Ok `Grown -> print_endline "more faces than there was room for: the channel has grown"
+  | Error e -> raise (Sidecaml.Error.Error e));
   let boxes = Sidecaml.output2 m "boxes" Float32 and scores = Sidecaml.output1 m "scores" Float32 in
   for face = 0 to Array1.dim scores - 1 do
     let at side = int_of_float (Float.round boxes.{face, side}) in
