@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.export.pt2_archive._package import load_pt2
 from torch.utils import _pytree as pytree
 
 from ipc_server import _core
@@ -151,6 +150,8 @@ def _exported(settings: Settings, path: Path) -> Loaded:
 def _program(data: bytes) -> Any:
     if _OLD_RECORD in zipfile.ZipFile(io.BytesIO(data)).namelist():
         return torch.export.load(io.BytesIO(data))
+    from torch.export.pt2_archive._package import load_pt2  # noqa: PLC0415 - as in torch_trust
+
     # Not by torch.export.load, which would say no more than to look for the cause in the log.
     (program,) = load_pt2(io.BytesIO(data)).exported_programs.values()
     return program

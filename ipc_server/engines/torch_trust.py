@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from torch.export.pt2_archive._package import PT2ArchiveReader
 
 from ipc_server.messages import shorten, shown
 
@@ -106,12 +105,15 @@ def check_exported(data: bytes) -> None:
             raise UntrustedError("it is of the form of PyTorch 2.7, which is all pickles: export it anew")
     if len(set(names)) != len(names):
         raise UntrustedError("it holds two records of one name")
+    # Imported here: it takes as long as PyTorch itself.
+    from torch.export.pt2_archive._package import PT2ArchiveReader  # noqa: PLC0415
+
     with PT2ArchiveReader(io.BytesIO(data)) as reader:
         for name in reader.get_file_names():
             _check_record(reader, name)
 
 
-def _check_record(reader: PT2ArchiveReader, name: str) -> None:
+def _check_record(reader: Any, name: str) -> None:
     if name.startswith(("data/aotinductor/", "data/executorch/")):
         raise UntrustedError(f"it holds compiled code ({shown(name)})")
     if name.endswith(".pt"):
@@ -123,7 +125,7 @@ def _check_record(reader: PT2ArchiveReader, name: str) -> None:
         _check_program(json.loads(reader.read_bytes(name)))
 
 
-def _check_payloads(reader: PT2ArchiveReader, name: str) -> None:
+def _check_payloads(reader: Any, name: str) -> None:
     folder = name.rpartition("/")[0]
     for payload in json.loads(reader.read_bytes(name))["config"].values():
         path = str(payload["path_name"])
