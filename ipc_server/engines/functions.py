@@ -169,6 +169,8 @@ class FunctionSlot:
             _check_known(tensors[number], views.dims[number], dims)
             if views.dims[number] is not None:
                 continue
+            if channel.required_dims(number) is not None:
+                channel.set_dims(number, dims)
             too_large = too_large or room_missing(check, number, dims, channel.tensors[number].max_dims)
             _check_named(tensors[number], dims, named)
         if too_large:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,9 @@ from ipc_server.errors import SidecamlError
 from ipc_server.lane import NativeLane
 from ipc_server.settings import Settings
 from ipc_server.signature import Signature, StatePair, Tensor, signature_of
+from ipc_server.tensor_text import parse_type
 
+CALLABLES = Path(__file__).resolve().parents[1] / "callables"
 CARRY = {"next": "state"}
 GOOD = np.array([8], np.int64)
 BAD = np.array([7], np.int64)
@@ -267,6 +270,69 @@ def test_an_input_that_is_its_own_next_state_is_carried(tmp_path: Path) -> None:
     with served(carrying(save(tmp_path / "m.onnx", nodes, [x, state], [y, after]))) as model:
         for _ in range(5):
             assert model.run({"x": np.ones(4, np.float32)})["y"].tolist() == [1] * 4
+
+
+# --- Other engines ------------------------------------------------------------------------------------------
+
+
+def function(name: str, inputs: dict[str, str], outputs: dict[str, str], **more: object) -> Settings:
+    """A function of tests/callables/remembering.py."""
+    given, returned = (
+        tuple(parse_type(tensor, text) for tensor, text in group.items()) for group in (inputs, outputs)
+    )
+    return Settings(
+        "model",
+        engine="python",
+        callable=f"remembering:{name}",
+        python_path=(CALLABLES,),
+        inputs=given,
+        outputs=returned,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def test_the_state_of_a_python_function_is_carried(xs: Iterator[np.ndarray]) -> None:
+    inputs = {"x": "float32[N,8]", "state": "float32[N,8]", "shape": "int64[1]"}
+    outputs = {"y": "float32[N,8]", "next": "float32[N,8]"}
+    plain_model = function("recurrent", inputs, outputs)
+    model = function("recurrent", inputs, outputs, state=CARRY)
+    with served(plain_model, {"N": 4}) as plain, served(model, {"N": 4}, slots=2) as carried:
+        for rows in (4, 1, 3):
+            copying = Copying(plain, (rows, 8))
+            carried.channel.reset()
+            for count in range(40):
+                x = np.stack([next(xs) for _ in range(rows)])
+                if count % 5 == 0:
+                    assert "does not fit" in refused(ErrorCode.ENGINE, step, carried, x, BAD)
+                assert step(carried, x).tobytes() == copying.step(x).tobytes()
+
+
+@pytest.mark.parametrize("known", ["M", "K"])
+def test_a_python_function_whose_state_changes_its_size_is_an_error(known: str) -> None:
+    model = function(
+        "growing",
+        {"x": "float32[1]", "state": "float32[M]"},
+        {"y": "float32[1]", "next": f"float32[{known}]"},
+    )
+    with served(dataclasses.replace(model, state=CARRY), {"M": 3}) as carried:
+        for _ in range(3):
+            said = refused(ErrorCode.ENGINE, carried.run, {"x": np.ones(1, np.float32)})
+            assert "next" in said
+            assert carried.run({"x": np.zeros(1, np.float32)})["y"].tolist() == [0]
+
+
+def test_the_state_of_a_pipeline_is_carried(tmp_path: Path, xs: Iterator[np.ndarray]) -> None:
+    path = models.recurrent(tmp_path / "m.onnx")
+    nodes = [helper.make_node("Neg", ["y"], ["z"])]
+    tensors = [value(name, "float32", [8]) for name in ("y", "z")]
+    after = save(tmp_path / "neg.onnx", nodes, tensors[:1], tensors[1:])
+    steps = tuple(Settings(step.stem, step, lane="python") for step in (path, after))
+    model = Settings("model", engine="pipeline", steps=steps, keep=("z", "next"), state=CARRY)
+    with served(path) as plain, served(model) as carried:
+        copying = Copying(plain, (8,))
+        for _ in range(40):
+            x = next(xs)
+            assert carried.run({"x": x, "shape": GOOD})["z"].tobytes() == (-copying.step(x)).tobytes()
 
 
 # --- Loading ------------------------------------------------------------------------------------------------
