@@ -47,6 +47,8 @@ FIRST_OPSET = {
     **{ONNX_TYPES[name]: 24 for name in ("float8e8m0",)},
     **{ONNX_TYPES[name]: 25 for name in ("int2", "uint2")},
 }
+# Of operators that are.
+OPERATORS = {"StringConcat": 20}
 # For these ONNX Runtime has no Identity.
 WITHOUT_IDENTITY = {"complex64", "complex128", "int4", "uint4", "float4e2m1", "int2", "uint2", "float8e8m0"}
 IDENTITY_TYPES = [name for name in ONNX_TYPES if name not in {*WITHOUT_IDENTITY, "string"}]
@@ -68,7 +70,11 @@ def save(
     initializers = [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()]
     graph = helper.make_graph(list(nodes), path.stem, list(inputs), list(outputs), initializers)
     kinds = [tensor.type.tensor_type.elem_type for tensor in (*inputs, *outputs)]
-    opsets = [helper.make_opsetid("", max([OPSET, *(FIRST_OPSET.get(kind, OPSET) for kind in kinds)]))]
+    firsts = [
+        *(FIRST_OPSET.get(kind, OPSET) for kind in kinds),
+        *(OPERATORS.get(n.op_type, OPSET) for n in nodes),
+    ]
+    opsets = [helper.make_opsetid("", max(OPSET, *firsts))]
     ir_version = max(helper.find_min_ir_version_for(opsets), IR_VERSION)
     model = helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
     onnx.checker.check_model(model)

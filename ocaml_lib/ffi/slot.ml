@@ -72,9 +72,16 @@ let rec all_of check i n = i = n || (check i && all_of check (i + 1) n)
 let outputs t = Array.length t.tensors - t.inputs
 let output t number = t.tensors.(t.inputs + number)
 
+(* The largest number of strings: it says where their text starts. *)
+let most_strings tensor = Array.fold_left ( * ) 1 (Tensor.max_dims tensor)
+let is_strings tensor = (Tensor.signature tensor).dtype = "string"
+
 let bind_tensor t binding index =
+  let tensor = t.tensors.(index) in
   let (Array array) = binding.arrays.(index) in
-  Core.bind binding.io index (Tensor.dims t.tensors.(index) ~slot:t.slot) array
+  let dims = Tensor.dims tensor ~slot:t.slot in
+  if is_strings tensor then Core.bind_strings binding.io index dims ~most:(most_strings tensor) array
+  else Core.bind binding.io index dims array
 
 let bind_output t binding number =
   let index = t.inputs + number in
@@ -85,7 +92,10 @@ let bind_output t binding number =
 
 let bind_outputs t binding = all_of (bind_output t binding) 0 (outputs t)
 let bind_inputs t binding = all_of (fun index -> succeeded t binding (bind_tensor t binding index)) 0 t.inputs
-let place_of t number = if Tensor.is_known (output t number) ~slot:t.slot then In_place else Copied
+let place_of t number =
+  let tensor = output t number in
+  if Tensor.is_known tensor ~slot:t.slot && not (is_strings tensor) then In_place else Copied
+
 let dims_now t = List.map (fun tensor -> Array.copy (Tensor.dims tensor ~slot:t.slot)) t.dynamic
 
 let bind t =
@@ -118,19 +128,38 @@ let too_large t binding number =
   let is_larger = binding.places.(number) = Copied && Array.length dims = Array.length most && Array.exists2 ( > ) dims most in
   if is_larger then [ ((Tensor.signature tensor).name, dims) ] else []
 
+let text_too_large t binding number =
+  let tensor = output t number in
+  let bytes = if is_strings tensor then Core.text_bytes binding.io number else 0 in
+  if bytes > Tensor.text_bytes tensor then bytes else 0
+
 let tell_what_is_needed t binding =
   match t.failure with
-  | Output_too_large { text_bytes; message; _ } ->
-      t.failure <- Output_too_large { outputs = List.concat (List.init (outputs t) (too_large t binding)); text_bytes; message }
+  | Output_too_large { message; _ } ->
+      let of_all what = List.init (outputs t) (what t binding) in
+      let text_bytes = List.fold_left max 0 (of_all text_too_large) in
+      t.failure <- Output_too_large { outputs = List.concat (of_all too_large); text_bytes; message }
   | _ -> ()
 
+let check_text t binding number tensor =
+  if is_strings tensor then Core.check_text binding.io number (t.inputs + number) ~room:(Tensor.text_bytes tensor) else 0
+
 let checked t binding number =
-  let code = Core.check_output binding.io number (t.inputs + number) (Tensor.max_dims (output t number)) in
-  succeeded t binding code
+  let tensor = output t number in
+  (succeeded t binding (Core.check_output binding.io number (t.inputs + number) (Tensor.max_dims tensor))
+  && succeeded t binding (check_text t binding number tensor))
   || begin
        tell_what_is_needed t binding;
        false
      end
+
+let copy_contents t binding number tensor =
+  let (Array array) = Tensor.array tensor ~slot:t.slot in
+  if is_strings tensor then Core.copy_strings binding.io number (t.inputs + number) ~most:(most_strings tensor) array
+  else begin
+    Core.copy_output binding.io number array;
+    0
+  end
 
 let copy t binding number =
   let tensor = output t number in
@@ -138,9 +167,7 @@ let copy t binding number =
   && checked t binding number
   && begin
        Tensor.set_dims tensor ~slot:t.slot (Core.output_dims binding.io number);
-       let (Array array) = Tensor.array tensor ~slot:t.slot in
-       Core.copy_output binding.io number array;
-       true
+       succeeded t binding (copy_contents t binding number tensor)
      end
 
 let copy_if_placed_elsewhere t binding number = binding.places.(number) = In_place || copy t binding number
@@ -148,8 +175,13 @@ let copy_if_placed_elsewhere t binding number = binding.places.(number) = In_pla
 (* Anew each time: what the last run allocated would be taken for a place of that size. *)
 let bind_anywhere_again t binding number = binding.places.(number) = In_place || bind_output t binding number
 
+(* ONNX Runtime has strings of its own, made of those that lie in the slot now. *)
+let bind_strings_again t binding index =
+  (not (is_strings t.tensors.(index))) || succeeded t binding (bind_tensor t binding index)
+
 let run_and_copy t binding deadline_ns =
-  all_of (bind_anywhere_again t binding) 0 (outputs t)
+  all_of (bind_strings_again t binding) 0 t.inputs
+  && all_of (bind_anywhere_again t binding) 0 (outputs t)
   && run_io t binding deadline_ns
   && succeeded t binding (Core.look binding.io)
   && all_of (copy_if_placed_elsewhere t binding) 0 (outputs t)
@@ -158,12 +190,13 @@ let settle t binding =
   let is_in_place number = binding.places.(number) = In_place in
   let numbers = List.init (outputs t) Fun.id in
   let named = List.exists (fun number -> is_in_place number && Tensor.is_dynamic (output t number)) numbers in
+  let copied = List.exists (fun number -> not (is_in_place number)) numbers || Array.exists is_strings t.tensors in
   binding.run <-
-    (match (List.for_all is_in_place numbers, named) with
-    | true, false -> Direct
-    | true, true -> Direct_or_unbound
-    | false, false -> With_copies
-    | false, true -> With_copies_or_unbound)
+    (match (copied, named) with
+    | false, false -> Direct
+    | false, true -> Direct_or_unbound
+    | true, false -> With_copies
+    | true, true -> With_copies_or_unbound)
 
 (* Once more with no output bound: the model may not keep to the shapes that it declares. *)
 let run_unbound t binding deadline_ns =

@@ -115,6 +115,22 @@ module Make (B : Backends.S) = struct
     in
     Alcotest.(check (float 0.)) "words" 0. (Memory.words_of 1_000 read)
 
+  (* A mock has OCaml code for a model, which may make of bytes what it likes. *)
+  let text_is_utf_8 () =
+    with_model ~dims:[ ("N", 3) ] "texts" @@ fun m ->
+    let x = Sidecaml.input_strings m "x" in
+    List.iter
+      (fun bad ->
+        Strings.set_all x [| "fine"; bad; "" |];
+        rejected (String.escaped bad) (Sidecaml.run m) Bad_strings [ "input 'x'"; "string 1"; "UTF-8" ])
+      [ "\xff"; "caf\xe9"; "\xc3"; "\xed\xa0\x80"; "\xc0\xaf" ];
+    let bytes = Sidecaml.input1 m "x" String in
+    Bigarray.Array1.fill bytes 0xff;
+    rejected "a table of nonsense" (Sidecaml.run m) Bad_strings [ "input 'x'" ];
+    ask m [| "fine"; "again"; "\xf0\x9f\x90\xab" |]
+
+  let tests_of_text = [ group "text" [ case "text is UTF-8" text_is_utf_8 ] ]
+
   let tests =
     [
       group "strings"

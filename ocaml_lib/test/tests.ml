@@ -8,9 +8,10 @@ module Of_every_backend (B : Backends.S) = struct
   module Memory = Memory.Make (B)
   module State = State.Make (B)
   module Growing = Growing.Make (B)
+  module Strings = Strings.Make (B)
 
   let tests =
-    Opening.tests @ Views.tests @ Growing.tests @ Calls.tests @ Slots.tests @ Memory.tests @ State.tests
+    Opening.tests @ Views.tests @ Strings.tests @ Growing.tests @ Calls.tests @ Slots.tests @ Memory.tests @ State.tests
 end
 
 let tests_of (module B : Backends.S) =
@@ -20,22 +21,21 @@ let tests_of (module B : Backends.S) =
 (* What a mock has not: code that is not the test's own, and the model "slow". *)
 module Of_real_models (B : Backends.S) = struct
   module Memory = Memory.Make (B)
+  module Strings = Strings.Make (B)
   module Threads = Threads.Make (B)
 
-  let tests = Memory.tests_of_allocation @ Threads.tests
+  let tests = Memory.tests_of_allocation @ Strings.tests_of_text @ Threads.tests
 end
 
 module Of_the_daemon = Of_real_models (Backends.Daemon)
 module In_this_process = Of_real_models (Backends.In_process)
-
-module Strings_of_mocks = Strings.Make (Backends.Mock)
 
 let of_the_daemon =
   Opening.tests @ Calls.tests @ Slots.tests @ Memory.tests @ Signals.tests @ Threads.tests @ Death.tests
 
 let tests =
   Values.tests @ Conversions.tests @ Npy_files.tests @ Tensor_protos.tests @ List.concat_map tests_of Backends.all
-  @ Strings_of_mocks.tests @ Of_the_daemon.tests
+  @ Of_the_daemon.tests
   @ In_this_process.tests @ In_process.tests @ of_the_daemon
 
 let no_child_is_left () =

@@ -103,6 +103,13 @@ def recurrent_rows(path: Path) -> Path:
 # Of these the daemon carries `next` to `state`.
 CARRIED = ("carried", "carried_rows")
 
+def texts(path: Path) -> Path:
+    """`x` string[N] to `y`, each of them twice."""
+    node = helper.make_node("StringConcat", ["x", "x"], ["y"])
+    x, y = models.value("x", "string", ["N"]), models.value("y", "string", ["N"])
+    return models.save(path, [node], [x], [y])
+
+
 MODELS = {
     "carried": models.recurrent,
     "carried_rows": recurrent_rows,
@@ -119,6 +126,7 @@ MODELS = {
     "recurrent_rows": recurrent_rows,
     "same_rows": same_rows,
     "slow": models.slow,
+    "texts": texts,
 }
 
 
