@@ -2,7 +2,7 @@ sidecaml-probe looks at a daemon's models from the side of an OCaml program.
 
   $ export SERVE="$PWD/support/serve.py"
   $ . support/daemon.sh
-  $ start_daemon digits dynamic_mlp every_rank every_type fails_inside packed slow
+  $ start_daemon digits dynamic_mlp every_rank every_type fails_inside packed positions slow texts
 
 What there is:
 
@@ -15,7 +15,9 @@ What there is:
   every_type  onnx  ready
   fails_inside  onnx  ready
   packed  onnx  ready
+  positions  onnx  ready
   slow  onnx  ready
+  texts  onnx  ready
   $ sidecaml-probe describe dynamic_mlp
   dynamic_mlp (onnx, ready, up to 64 slots)
     input  x float32[N,64]
@@ -154,6 +156,18 @@ Packed types come and go as the bytes that hold them, and are shown as numbers:
   sidecaml-probe: input "x" is packed, and dimension "N" dynamic: no file is read for it
   [1]
 
+Strings are shown, and have no such file:
+
+  $ sidecaml-probe run texts --dims N=2
+  y string[2]
+    "" ""
+  $ sidecaml-probe run texts --dims N=2 --input x=small.npy
+  sidecaml-probe: input "x" has strings, which no .npy file is read for
+  [1]
+  $ sidecaml-probe run texts --dims N=2 --output y=y.npy
+  sidecaml-probe: output "y" has strings, which no .npy file is written for
+  [1]
+
 Dynamic dimensions are given, or taken from the files:
 
   $ sidecaml-probe run dynamic_mlp
@@ -217,5 +231,9 @@ The programs of the README and of the tutorial:
   rows: 5 in, 5 out
   rows: 32 in, 32 out
   rows: 1 in, 1 out
+  packed in 2 bytes: 1 -2 3
+  text: haha
+  text: cafécafé
+  found: 40
 
   $ stop_daemon
