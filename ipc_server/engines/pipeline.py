@@ -196,7 +196,14 @@ class PipelineSlot:
             self._channel,
             slots=1,
             tensors=tuple(
-                TensorSpec(tensor.name, tensor.dtype, number >= count, tensor.dynamic, self._room(name))
+                TensorSpec(
+                    tensor.name,
+                    tensor.dtype,
+                    number >= count,
+                    tensor.dynamic,
+                    self._room(name),
+                    self._room_for_text(name),
+                )
                 for number, (tensor, name) in enumerate(zip(own, part.names, strict=True))
             ),
             address=lambda _slot, number: self._address(part.names[number]),
@@ -209,6 +216,9 @@ class PipelineSlot:
     def _room(self, name: str) -> Dims:
         place = self._places.get(name)
         return place.max_dims if place else self._channel.tensors[self._numbers[name]].max_dims
+
+    def _room_for_text(self, name: str) -> int:
+        return 0 if name in self._places else self._channel.tensors[self._numbers[name]].text_bytes
 
     def _address(self, name: str) -> int:
         place = self._places.get(name)

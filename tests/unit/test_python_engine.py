@@ -252,3 +252,17 @@ def test_memory_of_views_is_seen_as_it_is() -> None:
     seen = view(ctypes.addressof(value), tensor, (1,), True)
     seen[0] = 4
     assert value.value == 4
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+def test_complex_numbers_pass_bit_for_bit(dtype: str) -> None:
+    x = np.array([1 + 2j, complex(np.nan, -0.0), complex(-np.inf, 1e-30)], dtype)
+    with served(python("same", {"x": f"{dtype}[3]"}, {"y": f"{dtype}[3]"})) as model:
+        assert model.run({"x": x})["y"].tobytes() == x.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["string", "int4", "uint2", "float4e2m1"])
+def test_types_whose_elements_are_no_bytes_are_refused(dtype: str) -> None:
+    with pytest.raises(SidecamlError, match=rf"'x' is {dtype}\[3\]: the engine python carries") as caught:
+        engines.load(python("same", {"x": f"{dtype}[3]"}, {"y": f"{dtype}[3]"}))
+    assert caught.value.code is ErrorCode.UNSUPPORTED

@@ -20,6 +20,7 @@ from served import LANE, LANES, Served, served
 from ipc_server import _core
 from ipc_server.abi import ErrorCode
 from ipc_server.errors import OutputTooLarge, SidecamlError
+from ipc_server.settings import Settings
 
 ANY_TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
 
@@ -204,6 +205,14 @@ def test_numbers_are_no_strings(tmp_path: Path) -> None:
             model.channel.set_strings("x", ["a", "b"])
         with pytest.raises(SidecamlError, match="'y' is a tensor of float32, not of strings"):
             model.channel.strings("y")
+
+
+def test_strings_pass_through_the_steps_of_a_pipeline(tmp_path: Path) -> None:
+    step = Settings("", models.identity("string", ["N"], tmp_path / "m.onnx"))
+    pipeline = Settings("model", engine="pipeline", steps=(step,))
+    with served(pipeline, {"N": 3}) as model:
+        for texts in (["a", "bc"], ["é" * 500, "", "x"]):
+            assert model.run({"x": texts})["y"].tolist() == texts
 
 
 # --- Tables -------------------------------------------------------------------------------------------------
