@@ -81,7 +81,7 @@ static void every_type_that_a_channel_carries_is_known(void) {
     CHECK_EQ(sidecaml_dtype_of_type("tensor(float)"), SIDECAML_FLOAT32);
     CHECK_EQ(sidecaml_dtype_of_type("tensor(double)"), SIDECAML_FLOAT64);
 #define CHECK_TYPE(NAME, name, code, bits)                                                                             \
-    if ((code) != SIDECAML_FLOAT32 && (code) != SIDECAML_FLOAT64)                         \
+    if ((code) != SIDECAML_FLOAT32 && (code) != SIDECAML_FLOAT64)                                                      \
         CHECK_EQ(sidecaml_dtype_of_type("tensor(" #name ")"), code);
     SIDECAML_DTYPES(CHECK_TYPE)
 #undef CHECK_TYPE

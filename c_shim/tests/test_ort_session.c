@@ -95,7 +95,8 @@ static void zeros_that_do_not_suit_a_model_are_told_as_such(void) {
 }
 
 static void other_models_warm_up(void) {
-    static const char *const names[] = {"identity", "all_types", "dynamic_mlp", "data_dependent", "unnamed", "slow", "strings"};
+    static const char *const names[] = {"identity", "all_types", "dynamic_mlp", "data_dependent",
+                                        "unnamed",  "slow",      "strings"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         sidecaml_session *session = load(names[i]);
         CHECK_EQ(sidecaml_session_warm_up(session, 3, &why), 0);
