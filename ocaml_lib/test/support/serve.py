@@ -103,6 +103,7 @@ def recurrent_rows(path: Path) -> Path:
 # Of these the daemon carries `next` to `state`.
 CARRIED = ("carried", "carried_rows")
 
+
 def texts(path: Path) -> Path:
     """`x` string[N] to `y`, each of them twice."""
     node = helper.make_node("StringConcat", ["x", "x"], ["y"])
