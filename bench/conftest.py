@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from bench import beside, carried, cores, machine, pauses, report, results, rounds, wake
+from bench import beside, carried, cores, engines, machine, pauses, report, results, rounds, wake
 from bench.cast import cast
 from bench.cores import Cores
 from bench.driver import Samples
@@ -29,7 +29,7 @@ LATENCY_FIXTURE = "latencies"
 # Whose whole distributions are kept, for the plots.
 DISTRIBUTION_MODELS = ("small",)
 NOT_QUICK = ("test_beside.py", "test_pauses.py")
-NOT_LATENCY = (*NOT_QUICK, "test_wake.py", "test_carried.py")
+NOT_LATENCY = (*NOT_QUICK, "test_wake.py", "test_carried.py", "test_engines.py")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -183,6 +183,18 @@ def carrying(
     found = _or_exit(lambda: carried.measure(settings.runs, pair))
     rows = carried.rows_of(found)
     results.save(settings.results, results.CARRIED, rows)
+    return found, rows
+
+
+@pytest.fixture(scope="session")
+def by_engine(
+    settings: Settings, pair: Cores, tell: Callable[[str], None]
+) -> tuple[dict[str, list[Samples]], list[Row]]:
+    """Calls by every engine."""
+    tell("engines")
+    found = _or_exit(lambda: engines.measure(settings.runs, pair))
+    rows = engines.rows_of(found)
+    results.save(settings.results, results.ENGINES, rows)
     return found, rows
 
 

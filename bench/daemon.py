@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from bench.driver import Served
+from bench.engine_forms import FORMS
 from bench.errors import BenchError
 from bench.freezing import freeze, pin, thaw
 from bench.models import STATE
@@ -102,14 +103,15 @@ def resting(
 
 
 def configuration(model: str, file: Path, variants: Iterable[str], socket: Path) -> str:
-    """Write the daemon's settings: one model a variant, LANE-POLICY or LANE-POLICY-carried."""
+    """Write the daemon's settings: one model a variant, LANE-POLICY, LANE-POLICY-carried or FORM-POLICY."""
     tables = [f'socket = "{socket}"\n']
     for variant in variants:
         lane, policy, *carried = variant.split("-")
         pairs = STATE[model].items() if carried else ()
         state = ", ".join(f'{output} = "{taken}"' for output, taken in pairs)
         tables.append(
-            f'[models."{model}--{variant}"]\npath = "{file}"\nlane = "{lane}"\npolicy = "{policy}"\n'
+            f'[models."{model}--{variant}"]\npolicy = "{policy}"\n'
+            + FORMS.get(lane, f'path = "{file}"\nlane = "{lane}"\n')
             + (f"state = {{ {state} }}\n" if carried else "")
         )
     return "\n".join(tables)

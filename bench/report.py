@@ -46,6 +46,7 @@ def write(folder: Path) -> Path:
         pauses_section(pauses),
         beside_section(results.load(folder, results.BESIDE)),
         carried_section(results.load(folder, results.CARRIED)),
+        engines_section(results.load(folder, results.ENGINES)),
     ]
     file = folder / REPORT
     file.write_text("\n\n".join(filter(None, sections)) + "\n", encoding="utf-8")
@@ -195,6 +196,23 @@ def carried_section(rows: Sequence[Row] | None) -> str:
         + table(
             ("path", "calls", *_PERCENTILE_HEADS, "/ copied"),
             ([row["path"], str(row["n"]), *_percentiles(row), _copied_ratio(row)] for row in rows),
+        )
+    )
+
+
+def engines_section(rows: Sequence[Row] | None) -> str:
+    """Show what each engine costs."""
+    if not rows:
+        return ""
+    return (
+        "## Engines\n\nMicroseconds a call of `small`, from one OCaml program that does not know which it "
+        "is, in a tight loop, both sides spinning.\n\n"
+        + table(
+            ("engine", "calls", *_PERCENTILE_HEADS, "/ native lane"),
+            (
+                [row["path"], str(row["n"]), *_percentiles(row), _ratio(row, "ratio_to_native_p50")]
+                for row in rows
+            ),
         )
     )
 

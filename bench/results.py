@@ -21,6 +21,7 @@ DISTRIBUTIONS = "distributions.json"
 WAKE = "wake.json"
 BESIDE = "beside.json"
 CARRIED = "carried.json"
+ENGINES = "engines.json"
 PAUSES = "pauses.json"
 
 Row = dict[str, Any]
