@@ -2,6 +2,7 @@
 
 open Bigarray
 open Check
+module Strings = Sidecaml.Strings
 
 module Make (B : Backends.S) = struct
   open Over (B)
@@ -59,6 +60,51 @@ module Make (B : Backends.S) = struct
     ok "the new one counts" (Sidecaml.run_growing m |> Result.map ignore);
     Alcotest.(check (list int)) "answer" [ 0; 2; 4; 6 ] (positions m)
 
+  (* Two outputs that do not fit, and the text of one of them. *)
+  let everything_grows_at_once () =
+    with_model ~dims:[ ("N", 30); ("count", 1) ] ~text_bytes:300 "chosen" @@ fun m ->
+    let texts = Array.init 30 (fun i -> String.make i (Char.chr (Char.code 'a' + (i mod 26)))) in
+    misuse "no room" (fun () -> Strings.set_all (Sidecaml.input_strings m "x") texts) [ "435 bytes"; "room for 300" ];
+    let texts = Array.map (fun text -> String.sub text 0 (String.length text / 2)) texts in
+    Strings.set_all (Sidecaml.input_strings m "x") texts;
+    let keep chosen =
+      let keep = Sidecaml.input1 m "keep" Bool in
+      for i = 0 to 29 do
+        keep.{i} <- Bool.to_int (chosen i)
+      done
+    in
+    let check what chosen =
+      let wanted = List.filter chosen (List.init 30 Fun.id) in
+      let at = Sidecaml.output2 m "at" Int64 in
+      Alcotest.(check (list int)) what wanted (List.init (Array2.dim2 at) (fun i -> Int64.to_int at.{0, i}));
+      let found = Strings.to_array (Sidecaml.output_strings m "y") in
+      Alcotest.(check (list string)) what (List.map (Array.get texts) wanted) (Array.to_list found)
+    in
+    let odd i = i mod 2 = 1 in
+    keep odd;
+    grown "half of them" m;
+    check "odd" odd;
+    keep (fun _ -> true);
+    grown "all of them" m;
+    check "all" (fun _ -> true);
+    keep (fun _ -> false);
+    fitted "none" m;
+    check "none" (fun _ -> false)
+
+  let text_and_dims_grow () =
+    with_model ~dims:[ ("N", 4); ("count", 1) ] ~text_bytes:40 "chosen" @@ fun m ->
+    Strings.set_all (Sidecaml.input_strings m "x") [| "one"; "two"; "three"; "four" |];
+    Array1.fill (Sidecaml.input1 m "keep" Bool) 1;
+    (match Sidecaml.run m with
+    | Error (Output_too_large { outputs; text_bytes; _ }) ->
+        Alcotest.(check bool) "dims" true (List.mem_assoc "y" outputs);
+        Alcotest.(check int) "the text has room" 0 text_bytes
+    | _ -> Alcotest.fail "there was room");
+    grown "dims" m;
+    Alcotest.(check int) "text has the room that was asked for" 40 (Strings.room (Sidecaml.output_strings m "y"));
+    Alcotest.(check (array string)) "moved" [| "one"; "two"; "three"; "four" |]
+      (Strings.to_array (Sidecaml.input_strings m "x"))
+
   let it_stays_one_channel () =
     let descriptors_before = descriptors () in
     let m = Sidecaml.open_model_exn ~socket:(socket ()) ~dims:[ ("N", 8); ("count", 1) ] "positions" in
@@ -88,8 +134,46 @@ module Make (B : Backends.S) = struct
           case "it grows when it must" it_grows_when_it_must;
           case "it grows by half at least" it_grows_by_half_at_least;
           case "inputs and their dims move" inputs_and_their_dims_move;
+          case "everything grows at once" everything_grows_at_once;
+          case "text and dims grow" text_and_dims_grow;
           case "it stays one channel" it_stays_one_channel;
           case "other errors stand" other_errors_stand;
         ];
     ]
 end
+
+(* A channel with more room would begin it anew, and nobody would notice. *)
+let state_stays_what_it_is () =
+  let module Mock = Sidecaml.Mock in
+  let tensor name dtype shape : Sidecaml.Model.tensor = { name; dtype; shape } in
+  let scalar name = tensor name "float32" [||] in
+  let y = tensor "y" "int64" [| Dynamic "count" |] in
+  Mock.serve "counting" ~state:[ ("next", "so_far") ]
+    ~inputs:[ scalar "wanted"; scalar "so_far" ]
+    ~outputs:[ y; scalar "next" ]
+    (fun m ~slot ->
+      let get name = Array0.get (Mock.input0 ~slot m name Float32) in
+      Array0.set (Mock.output0 ~slot m "next" Float32) (get "so_far" +. 1.);
+      Result.map
+        (fun () -> Array1.fill (Mock.output1 ~slot m "y" Int64) (Int64.of_float (get "so_far")))
+        (Mock.fit_output ~slot m "y" [| int_of_float (get "wanted") |]));
+  Fun.protect ~finally:(fun () -> Mock.withdraw "counting") @@ fun () ->
+  Mock.with_model_exn ~dims:[ ("count", 1) ] "counting" @@ fun m ->
+  let ask wanted =
+    Array0.set (Mock.input0 m "wanted" Float32) wanted;
+    Mock.run_growing m
+  in
+  let counted = function
+    | Ok `Fitted -> Int64.to_int (Mock.output1 m "y" Int64).{0}
+    | Ok `Grown -> Alcotest.fail "it grew"
+    | Error e -> Alcotest.failf "%s" (Error.to_string e)
+  in
+  Alcotest.(check int) "first" 0 (counted (ask 1.));
+  Alcotest.(check int) "second" 1 (counted (ask 1.));
+  (match ask 2. with
+  | Error (Output_too_large { outputs; _ }) ->
+      Alcotest.(check (list (pair string (array int)))) "needed" [ ("y", [| 2 |]) ] outputs
+  | outcome -> ignore (counted outcome));
+  Alcotest.(check int) "third" 2 (counted (ask 1.))
+
+let tests = [ ("growing", [ case "state stays what it is" state_stays_what_it_is ]) ]

@@ -79,6 +79,21 @@ let positions () =
       let x = Mock.input1 ~slot m "x" Float32 in
       put_positions m ~slot (List.filter (fun i -> x.{i} <> 0.) (List.init (Array1.dim x) Fun.id)))
 
+let chosen () =
+  Mock.serve "chosen"
+    ~inputs:[ tensor "x" "string" [ Dynamic "N" ]; tensor "keep" "bool" [ Dynamic "N" ] ]
+    ~outputs:[ tensor "y" "string" [ Dynamic "count" ]; tensor "at" "int64" [ Fixed 1; Dynamic "count" ] ]
+    (fun m ~slot ->
+      let x = Mock.input_strings ~slot m "x" and keep = Mock.input1 ~slot m "keep" Bool in
+      let at = List.filter (fun i -> keep.{i} <> 0) (List.init (Sidecaml.Strings.length x) Fun.id) in
+      let ( let* ) = Result.bind in
+      let* () = Mock.fit_output ~slot m "y" [| List.length at |] in
+      let* () = Mock.fit_output ~slot m "at" [| 1; List.length at |] in
+      let* () = Mock.fit_strings ~slot m "y" (Array.of_list (List.map (Sidecaml.Strings.get x) at)) in
+      let places = Mock.output2 ~slot m "at" Int64 in
+      List.iteri (fun i position -> places.{0, i} <- Int64.of_int position) at;
+      Ok ())
+
 let texts () =
   let strings name = tensor name "string" [ Model.Dynamic "N" ] in
   Mock.serve "texts" ~inputs:[ strings "x" ] ~outputs:[ strings "y" ] (fun m ~slot ->
@@ -155,6 +170,7 @@ let serve () =
   every_rank ();
   data_dependent ();
   fails_inside ();
+  chosen ();
   packed ();
   positions ();
   same_rows ();

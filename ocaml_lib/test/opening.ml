@@ -12,7 +12,7 @@ module Make (B : Backends.S) = struct
       "names, sorted"
       (List.filter B.computes
          [
-           "carried"; "carried_rows"; "data_dependent"; "digits"; "dynamic_mlp"; "every_rank"; "every_type"; "fails_inside";
+           "carried"; "carried_rows"; "chosen"; "data_dependent"; "digits"; "dynamic_mlp"; "every_rank"; "every_type"; "fails_inside";
            "packed"; "positions"; "positives"; "recurrent"; "recurrent_rows"; "same_rows"; "slow"; "texts";
          ])
       names

@@ -35,7 +35,7 @@ let of_the_daemon =
 
 let tests =
   Values.tests @ Conversions.tests @ Npy_files.tests @ Tensor_protos.tests @ List.concat_map tests_of Backends.all
-  @ Of_the_daemon.tests
+  @ Growing.tests @ Of_the_daemon.tests
   @ In_this_process.tests @ In_process.tests @ of_the_daemon
 
 let no_child_is_left () =

@@ -104,6 +104,17 @@ def recurrent_rows(path: Path) -> Path:
 CARRIED = ("carried", "carried_rows")
 
 
+def chosen(path: Path) -> Path:
+    """`x` string[N] to `y` string[count], those where `keep` bool[N] is true, and `at`, their positions."""
+    nodes = [
+        helper.make_node("Compress", ["x", "keep"], ["y"], axis=0),
+        helper.make_node("NonZero", ["keep"], ["at"]),
+    ]
+    inputs = [models.value("x", "string", ["N"]), models.value("keep", "bool", ["N"])]
+    outputs = [models.value("y", "string", ["count"]), models.value("at", "int64", [1, "count"])]
+    return models.save(path, nodes, inputs, outputs)
+
+
 def texts(path: Path) -> Path:
     """`x` string[N] to `y`, each of them twice."""
     node = helper.make_node("StringConcat", ["x", "x"], ["y"])
@@ -114,6 +125,7 @@ def texts(path: Path) -> Path:
 MODELS = {
     "carried": models.recurrent,
     "carried_rows": recurrent_rows,
+    "chosen": chosen,
     "data_dependent": models.data_dependent,
     "digits": digits,
     "dynamic_mlp": models.dynamic_mlp,
