@@ -73,6 +73,19 @@ module Make (B : Backends.S) = struct
         Alcotest.(check (float 0.)) "run_growing" 0. (words_of 1_000 growing)
     | _ -> Alcotest.fail "it did not fit"
 
+  let state_that_is_carried_allocates_nothing () =
+    let none what round = Alcotest.(check (float 0.)) what 0. (words_of 1_000 round) in
+    with_model "carried" (fun m ->
+        Array1.fill (Sidecaml.input1 m "shape" Int64) 8L;
+        none "run" (fun () -> expect_ok (Sidecaml.run m));
+        none "reset" (fun () ->
+            Sidecaml.reset m;
+            expect_ok (Sidecaml.run m)));
+    with_model ~dims:[ ("N", 4) ] "carried_rows" @@ fun m ->
+    Array1.fill (Sidecaml.input1 m "shape" Int64) 8L;
+    Sidecaml.set_dims m "x" [| 3; 8 |];
+    none "rows" (fun () -> expect_ok (Sidecaml.run m))
+
   let a_late_read_sees_zeros () =
     let m = Sidecaml.open_model_exn ~socket:(Support.Daemon.shared ()) "digits" in
     let x = Sidecaml.input2 m "image" Float32 and y = Sidecaml.output2 m "scores" Float32 in
@@ -123,6 +136,7 @@ module Make (B : Backends.S) = struct
         [
           case "calls allocate nothing" calls_allocate_nothing; case "steps allocate nothing" steps_allocate_nothing;
           case "dims that repeat allocate nothing" dims_that_repeat_allocate_nothing;
+          case "state that is carried allocates nothing" state_that_is_carried_allocates_nothing;
         ];
     ]
 end
