@@ -15,7 +15,7 @@ from onnx.backend.base import Backend, BackendRep, Device, DeviceType, namedtupl
 
 from conformance.tensors import Tensor, tensor_of_array
 from ipc_server import client
-from ipc_server.abi import ErrorCode
+from ipc_server.abi import Dtype, ErrorCode
 from ipc_server.errors import OutputTooLarge, SidecamlError
 from ipc_server.signature import Signature
 from ipc_server.signature import Tensor as Declared
@@ -82,10 +82,8 @@ class SidecamlRep(BackendRep):
     def _run(self, inputs: Sequence[Tensor], maxima: Mapping[str, int]) -> list[Tensor]:
         with client.open_model(self._model, socket=self._socket, dims=maxima) as channel:
             for declared, tensor in zip(self.signature.inputs, inputs, strict=True):
-                if declared.dynamic:
-                    channel.set_dims(declared.name, tensor.dims)
                 assert tensor.type == ONNX_CODE[declared.dtype], (declared, tensor.type_name)
-                _fill(channel.input(declared.name), tensor)
+                _fill(channel, declared, tensor)
             channel.run()
             return [_taken(channel, declared) for declared in self.signature.outputs]
 
@@ -101,12 +99,19 @@ def maxima_of(signature: Signature, shapes: Iterable[Sequence[int]]) -> dict[str
     return maxima
 
 
-def _fill(place: np.ndarray, tensor: Tensor) -> None:
-    bits = place.reshape(-1).view(np.uint8)
-    assert isinstance(tensor.data, bytes) and bits.size == len(tensor.data), (place.shape, tensor.dims)
-    bits[...] = np.frombuffer(tensor.data, np.uint8)
+def _fill(channel: client.Channel, declared: Declared, tensor: Tensor) -> None:
+    if declared.dtype is Dtype.STRING:
+        channel.set_strings(declared.name, tensor.array().astype(object))
+        return
+    if declared.dynamic:
+        channel.set_dims(declared.name, tensor.dims)
+    place = channel.input(declared.name).reshape(-1).view(np.uint8)
+    assert isinstance(tensor.data, bytes) and place.size == len(tensor.data), (place.size, tensor.dims)
+    place[...] = np.frombuffer(tensor.data, np.uint8)
 
 
 def _taken(channel: client.Channel, declared: Declared) -> Tensor:
-    place = channel.output(declared.name)
-    return Tensor(ONNX_CODE[declared.dtype], channel.output_dims(declared.name), place.tobytes())
+    if declared.dtype is Dtype.STRING:
+        return tensor_of_array(channel.strings(declared.name))
+    bits = channel.output(declared.name).tobytes()
+    return Tensor(ONNX_CODE[declared.dtype], channel.output_dims(declared.name), bits)
