@@ -43,7 +43,9 @@ module In_process = struct
     Lazy.force registered;
     "no socket"
 
-  let computes _ = true
+
+  (* It has no engine of Python's. *)
+  let computes name = name <> "through_numpy"
   let too_large = Sidecaml.Error.No_memory
 end
 

@@ -35,16 +35,23 @@ let dynamic_mlp () =
 let blit m ~slot name (Sidecaml.Dtype.Any dtype) =
   Genarray.blit (Mock.input ~slot m ("x" ^ name) dtype) (Mock.output ~slot m ("y" ^ name) dtype)
 
-let every_type () =
+let handed_through model types =
   let suffixed (Sidecaml.Dtype.Any dtype as any) = ("_" ^ Sidecaml.Dtype.name dtype, any) in
-  let is_number (Sidecaml.Dtype.Any dtype) = Sidecaml.Dtype.name dtype <> "string" in
-  let types = List.map suffixed (List.filter is_number Sidecaml.Dtype.all) in
+  let types = List.map suffixed types in
   let tensors prefix =
     List.map (fun (name, Sidecaml.Dtype.Any dtype) -> tensor (prefix ^ name) (Sidecaml.Dtype.name dtype) (fixed [ 2; 3 ])) types
   in
-  Mock.serve "every_type" ~inputs:(tensors "x") ~outputs:(tensors "y") (fun m ~slot ->
+  Mock.serve model ~inputs:(tensors "x") ~outputs:(tensors "y") (fun m ~slot ->
       List.iter (fun (name, any) -> blit m ~slot name any) types;
       Ok ())
+
+let every_type () =
+  let is_number (Sidecaml.Dtype.Any dtype) = Sidecaml.Dtype.name dtype <> "string" in
+  handed_through "every_type" (List.filter is_number Sidecaml.Dtype.all)
+
+let through_numpy () =
+  let is_whole (Sidecaml.Dtype.Any dtype) = not (Sidecaml.Dtype.is_flat dtype) in
+  handed_through "through_numpy" (List.filter is_whole Sidecaml.Dtype.all)
 
 let every_rank () =
   let ranks = [ 0; 1; 2; 3; 4 ] in
@@ -174,4 +181,5 @@ let serve () =
   packed ();
   positions ();
   same_rows ();
-  texts ()
+  texts ();
+  through_numpy ()

@@ -13,7 +13,7 @@ module Make (B : Backends.S) = struct
       (List.filter B.computes
          [
            "carried"; "carried_rows"; "chosen"; "data_dependent"; "digits"; "dynamic_mlp"; "every_rank"; "every_type"; "fails_inside";
-           "packed"; "positions"; "positives"; "recurrent"; "recurrent_rows"; "same_rows"; "slow"; "texts";
+           "packed"; "positions"; "positives"; "recurrent"; "recurrent_rows"; "same_rows"; "slow"; "texts"; "through_numpy";
          ])
       names
 

@@ -122,6 +122,31 @@ def texts(path: Path) -> Path:
     return models.save(path, [node], [x], [y])
 
 
+# Of the engine python, which takes what ONNX Runtime has no Identity for.
+NUMPY_TYPES = [
+    *("float32", "float64", "float16", "bfloat16", "int8", "int16", "int32", "int64"),
+    *("uint8", "uint16", "uint32", "uint64", "bool", "complex64", "complex128"),
+    *("float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz", "float8e8m0"),
+]
+
+
+def through_numpy() -> str:
+    """`x_TYPE` to `y_TYPE` for every type that numpy shows, each [2,3]."""
+
+    def signature(prefix: str) -> str:
+        return ", ".join(f'{prefix}_{name} = "{name}[2,3]"' for name in NUMPY_TYPES)
+
+    return f"""
+engine = "python"
+callable = "functions:through"
+python_path = ["{Path(__file__).resolve().parent}"]
+inputs = {{ {signature("x")} }}
+outputs = {{ {signature("y")} }}
+"""
+
+
+FUNCTIONS = {"through_numpy": through_numpy}
+
 MODELS = {
     "carried": models.recurrent,
     "carried_rows": recurrent_rows,
@@ -148,14 +173,15 @@ def main(folder: Path, names: list[str]) -> None:
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
         raise SystemExit("serve.py: cannot ask to end with the process that started it")
     arguments = [f"--socket={folder}/sidecaml.sock"]
-    config = folder / "carried.toml"
-    tables = [
-        f'[models.{name}]\nstate = {{ next = "state" }}\n' for name in names or MODELS if name in CARRIED
-    ]
-    config.write_text("".join(tables))
+    wanted = names or [*MODELS, *FUNCTIONS]
+    tables = {name: 'state = { next = "state" }\n' for name in CARRIED}
+    tables.update({name: table() for name, table in FUNCTIONS.items()})
+    config = folder / "models.toml"
+    config.write_text("".join(f"[models.{name}]\n{tables[name]}" for name in wanted if name in tables))
     arguments.append(f"--config={config}")
-    for name in names or MODELS:
-        arguments.append(f"--model={name}={MODELS[name](folder / f'{name}.onnx')}")
+    for name in wanted:
+        if name in MODELS:
+            arguments.append(f"--model={name}={MODELS[name](folder / f'{name}.onnx')}")
     command = [sys.executable, "-m", "ipc_server.cli", "serve", "--strict", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ORT_DISABLE_TELEMETRY": "1"}
     os.chdir(folder)
