@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any, Protocol, TypeVar
 
 from ipc_server import _core
 from ipc_server.abi import Dtype, ErrorCode
-from ipc_server.engines import Runner, ServedChannel
+from ipc_server.engines import Runner, ServedChannel, string_arrays
 from ipc_server.engines.calls import MismatchError, Plan, answers
 from ipc_server.errors import SidecamlError
 from ipc_server.messages import shown
@@ -20,6 +22,7 @@ from ipc_server.signature import Signature, Tensor
 MOST_VIEWS = 32
 
 Dims = tuple[int, ...]
+T = TypeVar("T")
 
 
 class Arrays(Protocol):
@@ -28,8 +31,11 @@ class Arrays(Protocol):
     def view(self, address: int, tensor: Tensor, dims: Dims, writable: bool) -> Any:
         """See a slot's place as an array."""
 
-    def dims_of(self, value: Any, tensor: Tensor) -> Dims:
-        """Give the dimensions of what was returned; MismatchError when it is no array of that type."""
+    def dims_of(self, value: Any, tensor: Tensor, known: Dims | None) -> Dims:
+        """Give the dimensions of what was returned; MismatchError when it is no array of that type.
+
+        `known` are those that it must have, where that is known, for types whose arrays do not tell.
+        """
 
     def copy(self, place: Any, value: Any) -> None:
         """Copy what was returned to its place, of the same dimensions and type."""
@@ -47,7 +53,12 @@ class Called:
     # What becomes of an exception of the function: one sentence.
     explain: Callable[[BaseException], str]
 
-    @property
+    @cached_property
+    def string_inputs(self) -> list[int]:
+        """Inputs that have no view, because each request brings its own text."""
+        return [n for n, tensor in enumerate(self.signature.inputs) if tensor.dtype is Dtype.STRING]
+
+    @cached_property
     def tensors(self) -> tuple[Tensor, ...]:
         """Inputs, then outputs."""
         return (*self.signature.inputs, *self.signature.outputs)
@@ -90,7 +101,7 @@ class FunctionSlot:
         views = self._find_views()
         for number, dims in views.told:
             self._channel.set_dims(number, dims)
-        result = self._call(views)
+        result = self._call(views if not self._model.string_inputs else self._with_strings(views))
         try:
             self._store(result, views)
         except MismatchError as error:
@@ -107,6 +118,23 @@ class FunctionSlot:
             # A child that the function forked and that returns from it must not answer in its parent's place.
             if os.getpid() != self._pid:
                 os._exit(0)
+
+    def _with_strings(self, views: Views) -> Views:
+        """Put this request's strings among the arguments."""
+        model, tensors = self._model, self._channel.tensors
+        arrays = {
+            number: string_arrays.read(
+                self._channel.address(self._slot, number), tensors[number], views.dims[number] or ()
+            )
+            for number in model.string_inputs
+        }
+        by_place = zip(model.plan.by_place, views.by_place, strict=True)
+        by_name = ((name, number, views.by_name[name]) for name, number in model.plan.by_name.items())
+        return dataclasses.replace(
+            views,
+            by_place=[arrays.get(number, array) for number, array in by_place],
+            by_name={name: arrays.get(number, array) for name, number, array in by_name},
+        )
 
     def _find_views(self) -> Views:
         get_dims = self._channel.get_dims
@@ -128,11 +156,11 @@ class FunctionSlot:
         arrays = {
             number: model.arrays.view(channel.address(self._slot, number), tensor, known, number >= count)
             for number, (tensor, known) in enumerate(zip(model.tensors, dims, strict=True))
-            if known is not None
+            if known is not None and tensor.dtype is not Dtype.STRING
         }
         return Views(
-            by_place=[arrays[number] for number in model.plan.by_place],
-            by_name={name: arrays[number] for name, number in model.plan.by_name.items()},
+            by_place=[arrays.get(number) for number in model.plan.by_place],
+            by_name={name: arrays.get(number) for name, number in model.plan.by_name.items()},
             places={number: array for number, array in arrays.items() if number >= count},
             dims=dims,
             told=[
@@ -146,9 +174,22 @@ class FunctionSlot:
         model, channel = self._model, self._channel
         tensors = model.tensors
         returned = answers(result, model.plan, tensors, views.places)
-        found = [(number, value, model.arrays.dims_of(value, tensors[number])) for number, value in returned]
+        found = [
+            (number, value, model.arrays.dims_of(value, tensors[number], views.dims[number]))
+            for number, value in returned
+        ]
+        texts = {
+            number: string_arrays.encoded(tensors[number], value)
+            for number, value, _ in found
+            if tensors[number].dtype is Dtype.STRING
+        }
         self._check_dims(found, views)
+        self._check_text(texts, found, views)
         for number, value, dims in found:
+            if number in texts:
+                address = channel.address(self._slot, number)
+                string_arrays.write(address, channel.tensors[number], texts[number])
+                continue
             place = views.places.get(number)
             if place is None:
                 address = channel.address(self._slot, number)
@@ -180,6 +221,18 @@ class FunctionSlot:
             if views.dims[number] is None:
                 channel.set_dims(number, dims)
 
+    def _check_text(
+        self, texts: Mapping[int, list[bytes]], found: Sequence[tuple[int, Any, Dims]], views: Views
+    ) -> None:
+        """Check that strings have room for their text."""
+        sizes = {number: sum(map(len, items)) for number, items in texts.items()}
+        for number, size in sizes.items():
+            room = self._channel.tensors[number].text_bytes
+            if error := room_missing(self._model.judge.check_text, number, size, room):
+                self._tell_needed(found, views)
+                self._channel.set_text_needed(max(sizes.values()))
+                raise error
+
     def _tell_needed(self, found: Sequence[tuple[int, Any, Dims]], views: Views) -> None:
         """Say how large every dynamic output is, those that would have room included."""
         for number, dims in (*views.told, *((number, dims) for number, _, dims in found)):
@@ -187,10 +240,8 @@ class FunctionSlot:
                 self._channel.set_needed(number, dims)
 
 
-def room_missing(
-    check: Callable[[int, Dims, Dims], None], number: int, dims: Dims, most: Dims
-) -> SidecamlError | None:
-    """Judge an output's dimensions: OUTPUT_TOO_LARGE is given back, for all that goes with it to be said."""
+def room_missing(check: Callable[[int, T, T], None], number: int, dims: T, most: T) -> SidecamlError | None:
+    """Judge an output's dimensions or text; OUTPUT_TOO_LARGE is given back, so that more can be said."""
     try:
         check(number, dims, most)
     except SidecamlError as error:

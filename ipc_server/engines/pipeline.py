@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ipc_server.abi import ErrorCode
-from ipc_server.engines import Engine, Runner, ServedChannel
+from ipc_server.abi import Dtype, ErrorCode
+from ipc_server.engines import Engine, Runner, ServedChannel, string_arrays
 from ipc_server.engines.functions import judge_of, room_missing, shape_text
 from ipc_server.engines.wiring import Step, Wiring, wire
 from ipc_server.errors import SidecamlError
@@ -29,6 +29,8 @@ Dims = tuple[int, ...]
 
 # Address space for a tensor whose size only the run can tell: it costs memory only where it is written.
 MOST_BYTES = 2**34
+# The same for text, which no size tells either.
+MOST_TEXT = 2**32
 # Of <asm-generic/mman.h>; Python names it from 3.13 on only.
 _MAP_NORESERVE = 0x4000
 
@@ -59,7 +61,6 @@ class PipelineEngine:
             ],
             settings.keep,
         )
-        _check_inner(self._wiring)
         self._parts = [
             Part(label, engine, names)
             for label, engine, names in zip(labels, engines, self._wiring.names, strict=True)
@@ -152,6 +153,8 @@ class PipelineSlot:
             if error := room_missing(self._judge.check_output, number, self._dims[name], most):
                 self._tell_needed()
                 raise error
+            if self._wiring.tensors[name].dtype is Dtype.STRING:
+                self._check_text(name)
         for name in self._copied:
             self._copy(name)
 
@@ -159,9 +162,25 @@ class PipelineSlot:
         number, dims, tensor = self._numbers[name], self._dims[name], self._wiring.tensors[name]
         if tensor.dynamic:
             self._channel.set_dims(number, dims)
-        ctypes.memmove(
-            self._channel.address(self._slot, number), self._places[name].address, size_of(tensor.dtype, dims)
+        address = self._channel.address(self._slot, number)
+        if tensor.dtype is Dtype.STRING:
+            string_arrays.write(address, self._channel.tensors[number], self._texts(name))
+            return
+        ctypes.memmove(address, self._places[name].address, size_of(tensor.dtype, dims))
+
+    def _texts(self, name: str) -> list[bytes]:
+        place = self._places[name]
+        return string_arrays.encoded(
+            place.spec, string_arrays.read(place.address, place.spec, self._dims[name])
         )
+
+    def _check_text(self, name: str) -> None:
+        number, size = self._numbers[name], sum(map(len, self._texts(name)))
+        room = self._channel.tensors[number].text_bytes
+        if error := room_missing(self._judge.check_text, number, size, room):
+            self._tell_needed()
+            self._channel.set_text_needed(size)
+            raise error
 
     def _code_of(self, error: SidecamlError) -> ErrorCode:
         """Tell what a step's failure is to the client, for whom only its own outputs can be opened larger."""
@@ -196,13 +215,8 @@ class PipelineSlot:
             self._channel,
             slots=1,
             tensors=tuple(
-                TensorSpec(
-                    tensor.name,
-                    tensor.dtype,
-                    number >= count,
-                    tensor.dynamic,
-                    self._room(name),
-                    self._room_for_text(name),
+                dataclasses.replace(
+                    self._spec(name), name=tensor.name, output=number >= count, dynamic=tensor.dynamic
                 )
                 for number, (tensor, name) in enumerate(zip(own, part.names, strict=True))
             ),
@@ -213,12 +227,9 @@ class PipelineSlot:
             required_dims=lambda number: self._required(part.names[number]),
         )
 
-    def _room(self, name: str) -> Dims:
+    def _spec(self, name: str) -> TensorSpec:
         place = self._places.get(name)
-        return place.max_dims if place else self._channel.tensors[self._numbers[name]].max_dims
-
-    def _room_for_text(self, name: str) -> int:
-        return 0 if name in self._places else self._channel.tensors[self._numbers[name]].text_bytes
+        return place.spec if place else self._channel.tensors[self._numbers[name]]
 
     def _address(self, name: str) -> int:
         place = self._places.get(name)
@@ -260,8 +271,10 @@ class _Private:
     def __init__(self, wiring: Wiring, name: str, channel: ServedChannel) -> None:
         tensor = wiring.tensors[name]
         given = {dim for tensor in wiring.signature.inputs for dim in tensor.shape}
-        self.max_dims = _max_dims(tensor, {dim: most for dim, most in channel.maxima.items() if dim in given})
-        size = max(size_of(tensor.dtype, self.max_dims), 1)
+        max_dims = _max_dims(tensor, {dim: most for dim, most in channel.maxima.items() if dim in given})
+        text_bytes = MOST_TEXT if tensor.dtype is Dtype.STRING else 0
+        self.spec = TensorSpec(name, tensor.dtype, True, tensor.dynamic, max_dims, text_bytes)
+        size = max(size_of(tensor.dtype, max_dims) + text_bytes, 1)
         try:
             self._memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
         except OSError as error:
@@ -282,15 +295,6 @@ def _max_dims(tensor: Tensor, maxima: Mapping[str, int]) -> Dims:
     one = size_of(tensor.dtype, [1]) * math.prod(max(dim, 1) for dim in known if dim is not None)
     share = max(int((MOST_BYTES // one) ** (1 / unknown)), 1)
     return tuple(share if dim is None else dim for dim in known)
-
-
-def _check_inner(wiring: Wiring) -> None:
-    for name in sorted(wiring.inner):
-        if wiring.tensors[name].dtype.name == "STRING":
-            raise SidecamlError(
-                ErrorCode.UNSUPPORTED,
-                f"{shown(name)} goes from step to step and holds strings: only numbers do",
-            )
 
 
 def _label(number: int, step: Settings) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ipc_server.abi import ErrorCode
+from ipc_server.abi import Dtype, ErrorCode
 from ipc_server.engines import Runner, ServedChannel
 from ipc_server.engines.annotations import read
 from ipc_server.engines.calls import MismatchError, Plan, plan
@@ -12,10 +12,8 @@ from ipc_server.engines.functions import Called, judge_of
 from ipc_server.engines.imports import described, find_function, where
 from ipc_server.engines.numpy_arrays import NumpyArrays
 from ipc_server.errors import SidecamlError
-from ipc_server.messages import shown
 from ipc_server.settings import Settings
 from ipc_server.signature import Signature, signature_of
-from ipc_server.tensor import NUMPY_DTYPE, is_packed
 
 
 class PythonEngine:
@@ -34,7 +32,6 @@ class PythonEngine:
             _check_in_place(self._signature, chosen)
         except MismatchError as error:
             raise SidecamlError(ErrorCode.MODEL_FAILED, f"{self._origin}: {error}") from error
-        _check_types(self._signature)
         judge = judge_of(self._signature)
         self._called = Called(self._function, chosen, self._signature, judge, NumpyArrays(), self._sentence)
 
@@ -75,19 +72,13 @@ def checked(signature: Signature) -> Signature:
     return signature_of(signature.describe())
 
 
-def _check_types(signature: Signature) -> None:
-    for tensor in (*signature.inputs, *signature.outputs):
-        if tensor.dtype not in NUMPY_DTYPE or is_packed(tensor.dtype):
-            raise SidecamlError(
-                ErrorCode.UNSUPPORTED,
-                f"{shown(tensor.name)} is {tensor.type_text}: the engine python carries types whose elements "
-                "are whole bytes; give packed ones as the uint8 that holds them, strings as their bytes",
-            )
-
-
 def _check_in_place(signature: Signature, chosen: Plan) -> None:
     known = {dim for tensor in signature.inputs for dim in tensor.shape}
     for number, tensor in enumerate(signature.outputs, len(signature.inputs)):
+        if number in chosen.given and tensor.dtype is Dtype.STRING:
+            raise MismatchError(
+                f"its output {tensor.name!r} is a parameter: expected that strings are returned"
+            )
         for dim in tensor.shape:
             if number in chosen.given and isinstance(dim, str) and dim not in known:
                 raise MismatchError(

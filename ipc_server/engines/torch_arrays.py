@@ -8,7 +8,7 @@ import torch
 
 from ipc_server.abi import Dtype
 from ipc_server.engines.calls import MismatchError, kind_of
-from ipc_server.engines.numpy_arrays import view
+from ipc_server.engines.numpy_arrays import bits
 from ipc_server.messages import shown
 from ipc_server.signature import Tensor
 
@@ -26,6 +26,13 @@ TORCH_DTYPE: Final[dict[Dtype, torch.dtype]] = {
     Dtype.UINT32: torch.uint32,
     Dtype.UINT64: torch.uint64,
     Dtype.BOOL: torch.bool,
+    Dtype.COMPLEX64: torch.complex64,
+    Dtype.COMPLEX128: torch.complex128,
+    Dtype.FLOAT8E4M3FN: torch.float8_e4m3fn,
+    Dtype.FLOAT8E4M3FNUZ: torch.float8_e4m3fnuz,
+    Dtype.FLOAT8E5M2: torch.float8_e5m2,
+    Dtype.FLOAT8E5M2FNUZ: torch.float8_e5m2fnuz,
+    Dtype.FLOAT8E8M0: torch.float8_e8m0fnu,
 }
 DTYPE_OF: Final = {theirs: ours for ours, theirs in TORCH_DTYPE.items()}
 
@@ -35,9 +42,9 @@ class TorchArrays:
 
     def view(self, address: int, tensor: Tensor, dims: tuple[int, ...], writable: bool) -> torch.Tensor:
         """See a slot's place as a tensor; PyTorch has none that cannot be written."""
-        return torch.from_numpy(view(address, tensor, dims, True)).view(TORCH_DTYPE[tensor.dtype])
+        return torch.from_numpy(bits(address, tensor, dims, True)).view(TORCH_DTYPE[tensor.dtype])
 
-    def dims_of(self, value: Any, tensor: Tensor) -> tuple[int, ...]:
+    def dims_of(self, value: Any, tensor: Tensor, known: tuple[int, ...] | None) -> tuple[int, ...]:
         """Give a tensor's shape; its type must be exact, because a silent cast would change numbers."""
         expected = TORCH_DTYPE[tensor.dtype]
         if not isinstance(value, torch.Tensor):

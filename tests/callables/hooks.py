@@ -12,14 +12,10 @@ from typing import Annotated, NamedTuple, TypedDict
 
 import numpy as np
 
-from ipc_server.typed import Float32, Int64, Out
+from ipc_server.typed import Float32, Int64, Out, String
 
 RNG = np.random.default_rng(4)
 WEIGHTS = RNG.standard_normal((8, 3)).astype(np.float32)
-
-
-def same(x):
-    return x
 
 
 def matmul(x: Float32["N", 8]) -> Float32["N", 3]:
@@ -195,4 +191,20 @@ def starts_a_thread(x: Float32[1]) -> Float32[1]:
 
 def sleeps(x: Float32[1]) -> Float32[1]:
     time.sleep(float(x[0]))
+    return x
+
+
+def greet(names: String["N"], times: Int64[()]) -> String["N"]:
+    return np.array([f"hallo {name} " * int(times) for name in names], object)
+
+
+def long_words(text: String["N"]) -> String["K"]:
+    return text[np.array([len(word) > 3 for word in text], bool)]
+
+
+def not_text(text: String["N"]) -> String["N"]:
+    return np.array([3 if word == "bad" else word for word in text], object)
+
+
+def identity(x):
     return x

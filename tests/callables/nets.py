@@ -63,3 +63,8 @@ def not_a_module():
 
 def raising():
     raise RuntimeError("no such net")
+
+
+class Same(torch.nn.Module):
+    def forward(self, x):
+        return x

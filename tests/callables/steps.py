@@ -27,6 +27,14 @@ def total(h):
     return h.sum(dtype=np.float32)
 
 
+def shout(words):
+    return np.array([word.upper() + "!" for word in words], object)
+
+
+def long_ones(loud):
+    return loud[np.array([len(word) > 4 for word in loud], bool)]
+
+
 def places(x):
     return np.flatnonzero(x).reshape(1, -1)
 

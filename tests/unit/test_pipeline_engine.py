@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from onnx import helper
-from served import LANE, LANES, served
+from served import LANE, LANES, Served, served
 
 from ipc_server import engines
 from ipc_server.abi import ErrorCode
@@ -221,6 +221,31 @@ def test_outputs_without_room_say_what_they_need(tmp_path: Path, keep: tuple[str
         assert caught.value.dims == {name: (1, 5) for name in keep if name != "count"}
         answer = model.run({"x": np.array([0, 1, 1], np.float32)})
         assert answer["twice"].tolist() == [[2, 4]]
+
+
+def test_strings_go_from_step_to_step() -> None:
+    settings = pipeline(
+        python_step("shout", {"words": "string[N]"}, {"loud": "string[N]"}),
+        python_step("long_ones", {"loud": "string[N]"}, {"long": "string[K]"}),
+        keep=("loud", "long"),
+    )
+    with served(settings, {"N": 3, "K": 3}) as model:
+        assert strings(model, ["a", "longer", "ß"]) == (["A!", "LONGER!", "SS!"], ["LONGER!"])
+        assert strings(model, ["x"]) == (["X!"], [])
+        with pytest.raises(OutputTooLarge) as caught:
+            strings(model, ["y" * 2048, "z" * 2048])
+        assert caught.value.text_bytes == 4098
+
+
+def strings(model: Served, words: list[str]) -> tuple[list[str], list[str]]:
+    slot = model.channel.claim()
+    model.channel.set_strings("words", words, slot)
+    model.channel.submit()
+    model.serve(slot)
+    model.channel.await_(slot)
+    answer = [model.channel.strings(name, slot).tolist() for name in ("loud", "long")]
+    model.channel.release(slot)
+    return answer[0], answer[1]
 
 
 def test_a_step_that_breaks_a_shared_dimension_is_named() -> None:

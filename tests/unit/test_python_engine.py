@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from served import served
+from served import Served, served
 
 from ipc_server import engines
-from ipc_server.abi import ErrorCode
+from ipc_server.abi import Dtype, ErrorCode
 from ipc_server.errors import OutputTooLarge, SidecamlError
 from ipc_server.settings import Settings
 from ipc_server.signature import text_of
@@ -239,6 +239,69 @@ def test_a_function_that_fails_fails_its_request_only(function: str, expected: s
     assert re_line(expected) in re_line(said)
 
 
+EVERY_TYPE = [dtype for dtype in Dtype if dtype is not Dtype.STRING]
+
+
+@pytest.mark.parametrize("dtype", EVERY_TYPE, ids=lambda dtype: dtype.name)
+def test_every_element_type_goes_through_bit_for_bit(dtype: Dtype) -> None:
+    text = f"{dtype.name.lower()}[N,3]"
+    random = np.random.default_rng(6)
+    with served(python("identity", {"x": text}, {"y": text}), {"N": 4}) as model:
+        for rows in (1, 4, 0, 3):
+            slot = model.channel.claim()
+            model.channel.set_dims("x", (rows, 3), slot)
+            place = model.channel.input("x", slot)
+            data = random.integers(0, 2 if dtype is Dtype.BOOL else 256, place.nbytes, np.uint8)
+            place.reshape(-1).view(np.uint8)[...] = data
+            model.channel.submit()
+            model.serve(slot)
+            model.channel.await_(slot)
+            assert model.channel.output("y", slot).tobytes() == data.tobytes()
+            assert model.channel.output_dims("y", slot) == (rows, 3)
+            model.channel.release(slot)
+
+
+def strings(model: Served, name: str, given: list[str], **others: np.ndarray) -> list[str]:
+    slot = model.channel.claim()
+    model.channel.set_strings(name, given, slot)
+    for other, value in others.items():
+        model.channel.input(other, slot)[...] = value
+    model.channel.submit()
+    model.serve(slot)
+    model.channel.await_(slot)
+    answer = model.channel.strings("output", slot).tolist()
+    model.channel.release(slot)
+    return list(answer)
+
+
+def test_strings_are_arrays_of_str() -> None:
+    with served(python("greet"), {"N": 3}) as model:
+        assert strings(model, "names", ["Ada", "ßé", ""], times=np.int64(2)) == [
+            "hallo Ada hallo Ada ",
+            "hallo ßé hallo ßé ",
+            "hallo  hallo  ",
+        ]
+        assert strings(model, "names", ["x"], times=np.int64(0)) == [""]
+        with pytest.raises(OutputTooLarge) as caught:
+            strings(model, "names", ["x"], times=np.int64(100_000))
+        assert (caught.value.dims, caught.value.text_bytes) == ({"output": (1,)}, 800_000)
+        assert strings(model, "names", ["y"], times=np.int64(1)) == ["hallo y "]
+    with served(python("long_words"), {"N": 4, "K": 1}) as model:
+        assert strings(model, "text", ["a", "long", "b"]) == ["long"]
+        with pytest.raises(OutputTooLarge) as caught:
+            strings(model, "text", ["longer", "long", "b"])
+        assert caught.value.dims == {"output": (2,)}
+    with served(python("not_text"), {"N": 4}) as model:
+        with pytest.raises(SidecamlError, match="it returned a int as string 1 of the output 'output'"):
+            strings(model, "text", ["a", "bad"])
+        assert strings(model, "text", ["a"]) == ["a"]
+
+
+def test_strings_are_returned_and_not_written_in_place() -> None:
+    given = {"inputs": {"x": "string[N]"}, "outputs": {"y": "string[N]"}}
+    assert "expected that strings are returned" in refused("unannotated", **given)
+
+
 def re_line(text: str) -> str:
     """Without the number of a line, which every edit of the functions changes."""
     return __import__("re").sub(r"line \d+", "line", text)
@@ -247,22 +310,10 @@ def re_line(text: str) -> str:
 def test_memory_of_views_is_seen_as_it_is() -> None:
     value = ctypes.c_float(2.5)
     tensor = parse_type("x", "float32[1]")
-    from ipc_server.engines.numpy_arrays import view  # noqa: PLC0415 - beside what it is for
+    from ipc_server.engines.numpy_arrays import bits  # noqa: PLC0415 - beside what it is for
 
-    seen = view(ctypes.addressof(value), tensor, (1,), True)
+    seen = bits(ctypes.addressof(value), tensor, (1,), True)
     seen[0] = 4
     assert value.value == 4
 
-
-@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
-def test_complex_numbers_pass_bit_for_bit(dtype: str) -> None:
-    x = np.array([1 + 2j, complex(np.nan, -0.0), complex(-np.inf, 1e-30)], dtype)
-    with served(python("same", {"x": f"{dtype}[3]"}, {"y": f"{dtype}[3]"})) as model:
-        assert model.run({"x": x})["y"].tobytes() == x.tobytes()
-
-
-@pytest.mark.parametrize("dtype", ["string", "int4", "uint2", "float4e2m1"])
-def test_types_whose_elements_are_no_bytes_are_refused(dtype: str) -> None:
-    with pytest.raises(SidecamlError, match=rf"'x' is {dtype}\[3\]: the engine python carries") as caught:
-        engines.load(python("same", {"x": f"{dtype}[3]"}, {"y": f"{dtype}[3]"}))
     assert caught.value.code is ErrorCode.UNSUPPORTED

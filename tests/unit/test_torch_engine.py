@@ -20,7 +20,8 @@ from served import served
 from test_python_engine import offset_in
 
 from ipc_server import engines
-from ipc_server.abi import ErrorCode
+from ipc_server.abi import Dtype, ErrorCode
+from ipc_server.engines.torch_arrays import TORCH_DTYPE
 from ipc_server.errors import SidecamlError
 from ipc_server.settings import Settings
 from ipc_server.signature import text_of
@@ -380,3 +381,26 @@ def test_old_archives_and_compiled_ones_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("version", b"1.0")
     assert "it is of the form of PyTorch 2.7" in refused(module(path))
+
+
+TYPES = [dtype for dtype in Dtype if dtype in TORCH_DTYPE]
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=lambda dtype: dtype.name)
+def test_every_element_type_that_pytorch_has_goes_through_bit_for_bit(dtype: Dtype) -> None:
+    text = f"{dtype.name.lower()}[N,3]"
+    with served(module("nets:Same", {"x": text}, {"y": text}), {"N": 4}) as model:
+        slot = model.channel.claim()
+        model.channel.set_dims("x", (2, 3), slot)
+        place = model.channel.input("x", slot)
+        data = np.random.default_rng(8).integers(0, 2, place.nbytes, np.uint8)
+        place.reshape(-1).view(np.uint8)[...] = data
+        model.channel.submit()
+        model.serve(slot)
+        model.channel.await_(slot)
+        assert model.channel.output("y", slot).tobytes() == data.tobytes()
+
+
+def test_types_that_pytorch_lacks_are_refused() -> None:
+    settings = module("nets:Scriptable", {"x": "string[N]"}, Y)
+    assert "which PyTorch has not" in refused(settings, ErrorCode.UNSUPPORTED)
