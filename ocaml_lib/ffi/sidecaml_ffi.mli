@@ -18,7 +18,8 @@
     What is given up against the daemon: a crash in a kernel ends this process; a model runs on the caller's core and in
     its caches; with {!type-Sidecaml.Backend.lock} [`Hold] no other thread of the domain runs meanwhile, and every other
     domain's minor collection waits for the end of the run; with [`Release] beside a busy thread, the lock comes back
-    late. A deadline ends a run between two of its nodes, not within one. Beyond that see {!Sidecaml.In_process}.
+    late. A deadline ends a run between two of its nodes, not within one. Strings are copied, for ONNX Runtime has them in
+    memory of its own (the daemon's worker does the same). Beyond that see {!Sidecaml.In_process}.
 
     The library [libonnxruntime.so] is opened at the first call that needs it: that of {!use_library}, else
     [$SIDECAML_ONNXRUNTIME], else the one inside the Python package [onnxruntime] of [$VIRTUAL_ENV], else the system's.

@@ -226,7 +226,8 @@ module type S = sig
   (** {1 Calling}
 
       None of the functions in this section allocates when it succeeds. A backend that runs models in this process does,
-      in the first request of a slot or of a set of dimensions, and for outputs whose size only the run can tell. *)
+      in the first request of a slot or of a set of dimensions, for outputs whose size only the run can tell, and for
+      strings; and {!run_growing} does where it grows. *)
 
   val run : t -> (unit, Error.t) result
   (** [run t] runs the model on the inputs, and waits for the outputs. The outputs can be read until the next [run].
