@@ -83,7 +83,7 @@ def save(folder: Path, name: str, content: object) -> None:
 
 def clear(folder: Path) -> None:
     """Remove the results in a folder."""
-    for name in (LATEST, MACHINE, DISTRIBUTIONS, WAKE, BESIDE, CARRIED, PAUSES):
+    for name in (LATEST, MACHINE, DISTRIBUTIONS, WAKE, BESIDE, CARRIED, ENGINES, PAUSES):
         (folder / name).unlink(missing_ok=True)
 
 

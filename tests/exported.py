@@ -44,6 +44,11 @@ class Half(torch.nn.Module):
         return (x.to(torch.float32) * 2).to(x.dtype), k.to(torch.int32) + 1
 
 
+class Complex(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.view_as_complex(torch.stack([x, x], -1))
+
+
 class Text(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> str:
         return "no tensor"

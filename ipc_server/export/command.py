@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from ipc_server.abi import Dtype
 from ipc_server.decode import counted
 from ipc_server.export import ExportError
 from ipc_server.export.cases import Arrays, Sizes, draw, sizes_of
-from ipc_server.export.distance import is_float
+from ipc_server.export.distance import is_comparable
 from ipc_server.messages import shown
 from ipc_server.signature import Tensor, text_of
 from ipc_server.suggest import hint
@@ -118,14 +117,11 @@ def _inputs(texts: Sequence[str]) -> list[Tensor]:
 
 
 def _check_drawn(tensor: Tensor) -> None:
-    word = tensor.dtype.name.lower()
-    if not (is_float(tensor.dtype) or tensor.dtype is Dtype.BOOL or word.startswith(("int", "uint"))):
+    if not is_comparable(tensor.dtype):
         raise ExportError(
-            f"--input: {tensor.name} is {word}: random inputs are drawn of floating-point numbers of 16 bits "
-            "and more, of whole numbers and of bool"
+            f"--input: {tensor.name} is {tensor.dtype.name.lower()}: random inputs are drawn of "
+            "floating-point numbers of 16 bits and more, of whole numbers of 8 and more, and of bool"
         )
-    if word.removeprefix("u") in ("int2", "int4"):
-        raise ExportError(f"--input: {tensor.name} is {word}, which PyTorch does not have")
 
 
 def _output_names(given: Sequence[str], own: Sequence[str | None]) -> list[str]:

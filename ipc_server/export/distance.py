@@ -17,6 +17,12 @@ _SIGNIFICAND: Final[dict[Dtype, int]] = {
     Dtype.FLOAT16: 10,
     Dtype.BFLOAT16: 7,
 }
+_WHOLE: Final = frozenset(
+    {
+        Dtype.BOOL,
+        *(Dtype[f"{sign}INT{bits}"] for sign in ("", "U") for bits in (8, 16, 32, 64)),
+    }
+)
 # Of ULP beyond what 64 bits count, and between a number and what is none.
 FARTHEST: Final = float(2**63)
 
@@ -37,6 +43,11 @@ class Distance:
 def is_float(dtype: Dtype) -> bool:
     """Whether it has units in the last place."""
     return dtype in _SIGNIFICAND
+
+
+def is_comparable(dtype: Dtype) -> bool:
+    """Whether tensors of it are drawn and compared: of what PyTorch and numpy have both."""
+    return is_float(dtype) or dtype in _WHOLE
 
 
 def ulps(dtype: Dtype, ours: NDArray[Any], theirs: NDArray[Any]) -> NDArray[np.float64]:

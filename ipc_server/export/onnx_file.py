@@ -20,6 +20,7 @@ from ipc_server.abi import Dtype
 from ipc_server.engines.imports import described
 from ipc_server.export import ExportError
 from ipc_server.export.cases import Arrays, dim_names
+from ipc_server.export.distance import is_comparable
 from ipc_server.messages import shown
 from ipc_server.signature import Tensor
 from ipc_server.suggest import hint
@@ -129,8 +130,12 @@ def to_numpy(spec: str, name: str | None, value: Any) -> Any:
     word = str(value.dtype).removeprefix("torch.")
     if word == "bfloat16":
         return value.view(torch.int16).numpy().view(np.uint16)
-    if word.upper() not in Dtype.__members__:
-        raise ExportError(f"{spec}: output {shown(name)} is {word}, which is not carried")
+    dtype = Dtype.__members__.get(word.upper())
+    if dtype is None or not is_comparable(dtype):
+        raise ExportError(
+            f"{spec}: output {shown(name or 'output')} is {word}: expected numbers that can be compared, "
+            "floating-point of 16 bits and more, whole, or bool"
+        )
     return value.numpy()
 
 
