@@ -357,7 +357,8 @@ def _decode_slot(data: memoryview, index: int, header: Header, tensors: tuple[Te
     ticket, state = word >> 3, word & 7
     dims = _decode_dims(data, index, header, tensors)
     problems = list(_problems(index, state, ticket, length, header))
-    too_large = STATES[state : state + 1] == ("FAILED",) and status == -OUTPUT_TOO_LARGE
+    # From that answer until the worker takes the slot's next request.
+    too_large = status == -OUTPUT_TOO_LARGE
     for tensor, given in zip(tensors, dims, strict=True):
         if given is None or (tensor.output and too_large):
             continue

@@ -175,7 +175,9 @@ int sidecaml_channel_set_dims(sidecaml_channel *channel, uint32_t slot, uint32_t
 int sidecaml_channel_get_dims(const sidecaml_channel *channel, uint32_t slot, uint32_t tensor,
                               uint64_t dims[SIDECAML_MAX_RANK]) {
     int rank = dims_read(channel->segment.base, &channel->layout, slot, tensor, dims);
-    return rank == -SIDECAML_E_BAD_DIMS ? -SIDECAML_E_CORRUPT : rank;
+    if (rank != -SIDECAML_E_BAD_DIMS) return rank;
+    bool too_large = read_once(channel->ring.slots[slot].status) == -SIDECAML_E_OUTPUT_TOO_LARGE;
+    return too_large && tensor >= channel->layout.input_count ? -SIDECAML_E_OUTPUT_TOO_LARGE : -SIDECAML_E_CORRUPT;
 }
 
 /* Whether a slot holds an answer that says how large its outputs would have been. */

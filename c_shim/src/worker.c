@@ -205,6 +205,16 @@ static uint64_t read_clock(sidecaml_worker *worker) {
     return worker->last_ns;
 }
 
+/* The dims of an answer that said how much room it needed are for that answer only. */
+static void forget_needed(struct served_channel *channel, uint32_t slot) {
+    uint32_t tensors = tensor_count_of(&channel->layout);
+    for (uint32_t t = channel->layout.input_count; t < tensors; t++)
+        dims_write(channel->segment.base, &channel->layout, slot, t, channel->layout.tensor[t].max_dims,
+                   channel->layout.tensor[t].rank);
+    channel->ring.slots[slot].status = 0;
+    channel->ring.slots[slot].text_needed = 0;
+}
+
 static bool take_from(sidecaml_worker *worker, uint32_t index, struct sidecaml_request *out) {
     struct served_channel *channel = worker->channels[index];
     uint64_t ticket;
@@ -219,7 +229,7 @@ static bool take_from(sidecaml_worker *worker, uint32_t index, struct sidecaml_r
     taken->seen_ns = out->stamps ? read_clock(worker) : 0;
     /* Of this tick, for whoever looks from outside how long a request has been running. */
     taken->started_ns = worker->last_ns;
-    taken->text_needed = 0;
+    if (read_once(taken->status) == -SIDECAML_E_OUTPUT_TOO_LARGE) forget_needed(channel, (uint32_t)slot);
     /* Relaxed, here and at the end of the run: a clock for who watches that no run takes too long. It orders nothing,
      * and who sees it late or not at all looks again; only the supervisor acts on it, after seconds. */
     store64(&worker->status->running_ns, worker->last_ns, relaxed);

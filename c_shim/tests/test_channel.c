@@ -380,6 +380,56 @@ static void open_dynamic(void) {
     pair_open(&pair, &layout, SIDECAML_BLOCK);
 }
 
+static void fail_too_large(const uint64_t *dims, uint64_t text_bytes) {
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    struct sidecaml_request request = take();
+    CHECK_EQ(sidecaml_worker_set_needed(pair.worker, &request, 2, dims, 2), 0);
+    CHECK_EQ(sidecaml_worker_set_needed(pair.worker, &request, 2, dims, 1), -SIDECAML_E_INVALID);
+    CHECK_EQ(sidecaml_worker_set_needed(pair.worker, &request, 1, dims, 1), -SIDECAML_E_INVALID); /* static */
+    CHECK_EQ(sidecaml_worker_set_text_needed(pair.worker, &request, text_bytes), 0);
+    CHECK_EQ(sidecaml_worker_complete(pair.worker, &request, -SIDECAML_E_OUTPUT_TOO_LARGE, "no room"), 0);
+    CHECK_EQ(sidecaml_channel_wait(pair.channel, 0, 0), -SIDECAML_E_OUTPUT_TOO_LARGE);
+}
+
+static void pass_slot_1(void) {
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 1);
+    run_next(0, NULL);
+    CHECK_EQ(sidecaml_channel_release(pair.channel, 1), 0);
+}
+
+static void an_answer_without_room_says_how_much_it_needs(void) {
+    uint64_t dims[SIDECAML_MAX_RANK], text_bytes;
+    open_dynamic();
+    CHECK_EQ(sidecaml_channel_needed(pair.channel, 0, 2, dims), -SIDECAML_E_INVALID);
+    CHECK_EQ(sidecaml_channel_text_needed(pair.channel, 0, &text_bytes), -SIDECAML_E_INVALID);
+    fail_too_large((const uint64_t[]){7, UINT64_MAX}, 99);
+    CHECK_EQ(sidecaml_channel_needed(pair.channel, 0, 2, dims), 2);
+    CHECK(dims[0] == 7 && dims[1] == UINT64_MAX);
+    CHECK_EQ(sidecaml_channel_needed(pair.channel, 0, 1, dims), 1);
+    CHECK_EQ(dims[0], 2); /* a static tensor needs what it has */
+    CHECK_EQ(sidecaml_channel_needed(pair.channel, 0, 3, dims), -SIDECAML_E_INVALID);
+    CHECK_EQ(sidecaml_channel_needed(pair.channel, 2, 2, dims), -SIDECAML_E_INVALID);
+    CHECK_EQ(sidecaml_channel_text_needed(pair.channel, 0, &text_bytes), 0);
+    CHECK_EQ(text_bytes, 99);
+    CHECK_EQ(sidecaml_channel_get_dims(pair.channel, 0, 2, dims), -SIDECAML_E_OUTPUT_TOO_LARGE);
+    CHECK_EQ(sidecaml_channel_release(pair.channel, 0), 0);
+    CHECK_EQ(sidecaml_channel_needed(pair.channel, 0, 2, dims), -SIDECAML_E_INVALID);
+    pass_slot_1();
+    /* The next request of the slot begins with dims that fit, whatever becomes of it. */
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    run_next(-SIDECAML_E_ENGINE, "failed");
+    CHECK_EQ(sidecaml_channel_wait(pair.channel, 0, 0), -SIDECAML_E_ENGINE);
+    CHECK_EQ(sidecaml_channel_needed(pair.channel, 0, 2, dims), -SIDECAML_E_INVALID);
+    CHECK_EQ(sidecaml_channel_get_dims(pair.channel, 0, 2, dims), 2);
+    CHECK(dims[0] == 3 && dims[1] == 4);
+    CHECK_EQ(sidecaml_channel_release(pair.channel, 0), 0);
+    pass_slot_1();
+    fail_too_large((const uint64_t[]){1, 5}, 0);
+    CHECK_EQ(sidecaml_channel_text_needed(pair.channel, 0, &text_bytes), 0);
+    CHECK_EQ(text_bytes, 0);
+    pair_close(&pair);
+}
+
 static void dims_travel_with_their_request(void) {
     uint64_t dims[SIDECAML_MAX_RANK];
     open_dynamic();
@@ -544,6 +594,7 @@ int main(void) {
         {TEST(an_event_loop_is_woken_through_the_answer_descriptor)},
         {TEST(stamps_are_taken_when_asked_for)},
         {TEST(a_reset_goes_with_the_next_request_that_is_not_given_up)},
+        {TEST(an_answer_without_room_says_how_much_it_needs)},
         {TEST(dims_travel_with_their_request)},
         {TEST(wrong_dims_are_refused_on_both_sides)},
         {TEST(dims_scribbled_over_are_found_out)},

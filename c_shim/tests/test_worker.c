@@ -276,12 +276,15 @@ static void the_status_page_counts(void) {
     CHECK(page->started_ns > 0 && page->started_ns <= sidecaml_now_ns());
     for (int i = 0; i < 4; i++) {
         CHECK_EQ(sidecaml_channel_submit(channels[0], 0), i % 2);
+        CHECK_EQ(page->running_ns, 0);
         CHECK_EQ(sidecaml_worker_next(worker, UINT64_MAX, &request), 1);
+        CHECK(page->running_ns > 0 && page->running_ns <= sidecaml_now_ns());
         if (i == 3) CHECK_EQ(sidecaml_channel_abandon(channels[0], 1), 0);
         CHECK_EQ(sidecaml_worker_complete(worker, &request, i == 2 ? -SIDECAML_E_ENGINE : 0, NULL), i == 3);
         if (i < 3) CHECK_EQ(sidecaml_channel_release(channels[0], (uint32_t)i % 2), 0);
     }
     CHECK(page->served == 2 && page->failed == 1 && page->abandoned == 1);
+    CHECK_EQ(page->running_ns, 0);
     uint64_t parks = page->parks, before = sidecaml_now_ns();
     CHECK_EQ(sidecaml_worker_next(worker, 1000000, &request), -SIDECAML_E_TIMEOUT);
     CHECK_EQ(page->parks, parks + 1);

@@ -6,6 +6,7 @@ import ctypes
 import itertools
 import logging
 import os
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from served import LANE, LANES, served
 from ipc_server import _core, engines
 from ipc_server.abi import DTYPE_BITS, MAX_RANK, MAX_TENSORS, Dtype, ErrorCode
 from ipc_server.engines.onnx_binding import MOST_BINDINGS
-from ipc_server.errors import SidecamlError
+from ipc_server.errors import OutputTooLarge, SidecamlError
 from ipc_server.settings import Settings
 from ipc_server.tensor import NUMPY_DTYPE
 
@@ -375,6 +376,54 @@ def test_sequences_maps_and_optionals_are_not_carried(tmp_path: Path) -> None:
     node = helper.make_node("OptionalHasElement", ["x"], ["y"])
     path = unchecked(tmp_path / "m.onnx", [node], [optional], [value("y", "bool", [])])
     assert "input 'x' is a optional(" in refused_load(ErrorCode.UNSUPPORTED, path)
+    texts = helper.make_map_type_proto(
+        TensorProto.STRING, helper.make_tensor_type_proto(TensorProto.INT64, [])
+    )
+    node = helper.make_node("DictVectorizer", ["x"], ["y"], domain="ai.onnx.ml", string_vocabulary=["a", "b"])
+    path = classical(
+        tmp_path / "m.onnx", node, helper.make_value_info("x", texts), value("y", "int64", [1, 2])
+    )
+    assert "input 'x' is a map(string,tensor(int64)): " in refused_load(ErrorCode.UNSUPPORTED, path)
+    scores = helper.make_map_type_proto(
+        TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, [])
+    )
+    node = helper.make_node("ZipMap", ["x"], ["y"], domain="ai.onnx.ml", classlabels_int64s=[0, 1])
+    y = helper.make_value_info("y", helper.make_sequence_type_proto(scores))
+    path = classical(tmp_path / "m.onnx", node, value("x", "float32", [3, 2]), y)
+    assert "output 'y' is a seq(map(int64,tensor(float))): " in refused_load(ErrorCode.UNSUPPORTED, path)
+
+
+def classical(path: Path, node: onnx.NodeProto, x: onnx.ValueInfoProto, y: onnx.ValueInfoProto) -> Path:
+    """A model of the operators that are not of neural networks."""
+    graph = helper.make_graph([node], "graph", [x], [y])
+    opsets = [helper.make_opsetid("", models.OPSET), helper.make_opsetid("ai.onnx.ml", 3)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=models.IR_VERSION)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_sparse_tensors_are_refused_by_name(tmp_path: Path) -> None:
+    kind = helper.make_sparse_tensor_type_proto(TensorProto.FLOAT, [2, 2])
+    x, y = helper.make_value_info("x", kind), helper.make_value_info("y", kind)
+    path = unchecked(tmp_path / "m.onnx", [helper.make_node("Identity", ["x"], ["y"])], [x], [y])
+    said = refused_load(ErrorCode.MODEL_FAILED, path)
+    assert "'sparse_tensor(float)' of input parameter (x)" in said
+
+
+def test_an_output_that_only_the_run_can_size_says_what_it_needs(tmp_path: Path) -> None:
+    path = models.data_dependent(tmp_path / "m.onnx")
+    x = np.array([0, 1, 0, 2, 3, 0, 4, 5], np.float32)
+    with served(path, {"count": 4}) as model:
+        for _ in range(2):
+            with pytest.raises(
+                OutputTooLarge, match=r"came out as \[1, 5\], 40 bytes, and the channel"
+            ) as caught:
+                model.run({"x": x})
+            assert (caught.value.dims, caught.value.text_bytes) == ({"y": (1, 5)}, 0)
+            assert pickle.loads(pickle.dumps(caught.value)).dims == caught.value.dims
+            assert model.run({"x": np.zeros(8, np.float32)})["y"].shape == (1, 0)
+    with served(path, {"count": caught.value.dims["y"][1]}) as model:
+        assert model.run({"x": x})["y"].tolist() == [[1, 3, 4, 6, 7]]
 
 
 def test_too_many_dimensions_and_tensors(tmp_path: Path) -> None:

@@ -88,8 +88,8 @@ def test_what_a_channel_cannot_carry_is_named() -> None:
     def load(*inputs: object) -> None:
         _core.Tensors(inputs, [])  # type: ignore[arg-type]
 
-    assert refused(ErrorCode.UNSUPPORTED, load, ("x", "tensor(string)", ())).startswith(
-        "input 'x' is a tensor(string): "
+    assert refused(ErrorCode.UNSUPPORTED, load, ("x", "tensor(float6e2m3)", ())).startswith(
+        "input 'x' is a tensor(float6e2m3): "
     )
     assert "17 dimensions" in refused(ErrorCode.UNSUPPORTED, load, ("x", F32, (1,) * (MAX_RANK + 1)))
     assert "257 inputs" in refused(ErrorCode.UNSUPPORTED, load, *[("x", F32, ())] * 257)
