@@ -1,4 +1,3 @@
 """A module that cannot be imported."""
 
-NOTHING = 0
-IMPOSSIBLE = 1 // NOTHING
+raise RuntimeError("this module cannot be imported")

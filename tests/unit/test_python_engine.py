@@ -98,7 +98,7 @@ def test_the_configuration_s_signature_comes_first() -> None:
         ),
         (
             "broken:f",
-            "'broken' could not be imported: ZeroDivisionError: integer division or modulo by zero, line 4",
+            "'broken' could not be imported: RuntimeError: this module cannot be imported, line 3 of ",
         ),
         ("unreadable:f", "module 'unreadable' could not be imported: SyntaxError"),
         ("leaving:f", "module 'leaving' could not be imported: SystemExit: 3"),
