@@ -18,14 +18,16 @@ from ipc_server import __version__
 from ipc_server.abi import ABI_VERSION
 
 
-def sidecaml(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def sidecaml(
+    *arguments: str | Path, env: dict[str, str] | None = None, patience_s: float = 60
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "ipc_server.cli", *map(str, arguments)],
         env=environment(**(env or {})),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience_s,
         check=False,
     )
 

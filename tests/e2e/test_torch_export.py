@@ -14,16 +14,18 @@ import torch
 from daemon_process import REPOSITORY
 from test_cli import sidecaml
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(800)
 
 X = "x=float32[N,8]"
+# PyTorch is loaded each time.
+PATIENCE_S = 240
 
 
 def export(
     tmp_path: Path, factory: str, *arguments: str | Path, path: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     where = ("--python-path", REPOSITORY / "tests", "-o", path or tmp_path / "m.onnx")
-    return sidecaml("export", f"exported:{factory}", *where, *arguments)
+    return sidecaml("export", f"exported:{factory}", *where, *arguments, patience_s=PATIENCE_S)
 
 
 def refused(tmp_path: Path, factory: str, *arguments: str | Path, path: Path | None = None) -> str:
@@ -194,14 +196,22 @@ def test_arguments_that_do_not_fit(tmp_path: Path, arguments: tuple[str, ...], s
 
 
 def test_modules_that_are_not_there(tmp_path: Path) -> None:
-    done = sidecaml("export", "nowhere:build", "--input", X, "-o", tmp_path / "m.onnx")
+    done = sidecaml("export", "nowhere:build", "--input", X, "-o", tmp_path / "m.onnx", patience_s=PATIENCE_S)
     assert done.returncode == 1
     assert "module 'nowhere' could not be imported: ModuleNotFoundError" in done.stderr
-    done = sidecaml("export", "nowhere", "--input", X, "-o", tmp_path / "m.onnx")
+    done = sidecaml("export", "nowhere", "--input", X, "-o", tmp_path / "m.onnx", patience_s=PATIENCE_S)
     assert "expected module:factory, such as network:build, got 'nowhere'" in done.stderr
     (tmp_path / "broken.py").write_text("import absent_thing\n")
     done = sidecaml(
-        "export", "broken:build", "--python-path", tmp_path, "--input", X, "-o", tmp_path / "m.onnx"
+        "export",
+        "broken:build",
+        "--python-path",
+        tmp_path,
+        "--input",
+        X,
+        "-o",
+        tmp_path / "m.onnx",
+        patience_s=PATIENCE_S,
     )
     assert (
         "module 'broken' could not be imported: ModuleNotFoundError: No module named 'absent_thing'"
