@@ -231,3 +231,28 @@ def test_a_killed_worker_is_server_gone_in_the_daemons_own_words(
         os.kill(running.workers()[0], 9)
         assert "SIGKILL" in refused(ErrorCode.SERVER_GONE, channel.await_, 0)
         assert "SIGKILL" in refused(ErrorCode.SERVER_GONE, channel.claim)
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_strings_in_each_lane_with_the_room_that_was_asked_for(
+    daemon: StartDaemon, tmp_path: Path, lane: str
+) -> None:
+    path = models.identity("string", ["N", 2], tmp_path / "m.onnx")
+    socket = str(daemon({"strings": path}, lane=lane).socket)
+    texts = [["é" * 3000, ""], ["a\0b", "c"]]
+    with (
+        client.open_model("strings", socket=socket, dims={"N": 2}, slots=2) as channel,
+        pytest.raises(SidecamlError, match="6004 bytes of text, and the channel has room for 4096"),
+    ):
+        channel.set_strings("x", texts)
+    with client.open_model("strings", socket=socket, dims={"N": 2}, slots=2, text_bytes=6004) as channel:
+        for given in (texts, [], texts[1:], texts):
+            slot = channel.claim()
+            channel.set_strings("x", np.array(given, object).reshape(-1, 2), slot)
+            channel.run()
+            assert channel.strings("y", slot).tolist() == given
+    for bad in (-1, "many"):
+        with pytest.raises(SidecamlError, match="text_bytes: expected an unsigned integer"):
+            client.open_model("strings", socket=socket, dims={"N": 2}, text_bytes=bad)  # type: ignore[arg-type]
+    with pytest.raises(SidecamlError, match="would be larger than 2\\^62 bytes"):
+        client.open_model("strings", socket=socket, dims={"N": 2}, text_bytes=2**63)
