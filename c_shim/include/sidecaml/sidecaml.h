@@ -152,8 +152,8 @@ int sidecaml_channel_claim(sidecaml_channel *channel);
 int sidecaml_channel_set_dims(sidecaml_channel *channel, uint32_t slot, uint32_t tensor, const uint64_t *dims,
                               uint32_t rank);
 /* Dims of a slot's tensor: inputs as set, outputs as the worker gave them with the last DONE, checked against
- * max_dims. Returns the rank, or -INVALID, -CORRUPT; -OUTPUT_TOO_LARGE for an output that had no room in the slot's last
- * answer (sidecaml_channel_needed). */
+ * max_dims. Returns the rank, or -INVALID, -CORRUPT; -OUTPUT_TOO_LARGE for an output that had no room in the slot's
+ * last answer (sidecaml_channel_needed). */
 int sidecaml_channel_get_dims(const sidecaml_channel *channel, uint32_t slot, uint32_t tensor,
                               uint64_t dims[SIDECAML_MAX_RANK]);
 
