@@ -18,7 +18,13 @@ from ipc_server.engines.calls import MismatchError, Plan, plan
 from ipc_server.engines.imports import find_function
 from ipc_server.engines.python import declared
 from ipc_server.engines.torch_arrays import DTYPE_OF
-from ipc_server.engines.torch_trust import ALLOW, UntrustedError, check_exported, load_weights
+from ipc_server.engines.torch_trust import (
+    ALLOW,
+    UntrustedError,
+    check_exported,
+    check_script,
+    load_weights,
+)
 from ipc_server.messages import shown
 from ipc_server.settings import Settings
 from ipc_server.signature import Signature, Tensor
@@ -44,7 +50,8 @@ def load(settings: Settings) -> Loaded:
     _core.check_model_file(settings.path)
     records = _records(settings.path) or set()
     if "constants.pkl" in records:
-        return _scripted(settings, torch.jit.load(str(settings.path), map_location="cpu"))
+        data = _judged(settings, settings.path, check_script)
+        return _scripted(settings, torch.jit.load(io.BytesIO(data), map_location="cpu"))
     if records & {"archive_format", _OLD_RECORD}:
         return _exported(settings, settings.path)
     return _pickled(settings, settings.path)
@@ -60,6 +67,17 @@ def _records(path: Path) -> set[str] | None:
             if opened.read(2) == b"PK":
                 raise MismatchError("its archive is damaged, or its end is missing") from None
         return None
+
+
+def _judged(settings: Settings, path: Path, check: Callable[[bytes], None]) -> bytes:
+    """Read a file; what is loaded are the very bytes that were judged."""
+    data = path.read_bytes()
+    if not settings.unsafe_load:
+        try:
+            check(data)
+        except UntrustedError as error:
+            raise UntrustedError(f"{error}: {ALLOW}") from error
+    return data
 
 
 def _made(settings: Settings) -> Loaded:
@@ -125,13 +143,7 @@ def _scripted(settings: Settings, module: Any) -> Loaded:
 
 
 def _exported(settings: Settings, path: Path) -> Loaded:
-    data = path.read_bytes()
-    if not settings.unsafe_load:
-        try:
-            check_exported(data)
-        except UntrustedError as error:
-            raise UntrustedError(f"{error}: {ALLOW}") from error
-    program = _program(data)
+    program = _program(_judged(settings, path, check_exported))
     own = _signature_of(program)
     signature = declared(settings) or own
     _check_same(signature, own)

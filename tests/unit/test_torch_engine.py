@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -370,6 +371,153 @@ def test_an_archive_s_expressions_and_operators_are_judged(tmp_path: Path) -> No
     allowed = module(changed_program(path, expression), unsafe_load=True)
     refused(allowed)
     assert mark.exists()
+
+
+def tree(kind: str, context: Any) -> str:
+    """How a program's arguments are nested: none by name, in a container of that kind."""
+    leaf: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
+    by_place = {"type": "builtins.tuple", "context": "null", "children_spec": [leaf]}
+    by_name: dict[str, Any] = {"type": kind, "context": context, "children_spec": []}
+    both = {"type": "builtins.tuple", "context": "null", "children_spec": [by_place, by_name]}
+    return json.dumps([1, both])
+
+
+def arguments_by(spec: str) -> Callable[[Any, str], None]:
+    def change(program: Any, _touch: str) -> None:
+        program["graph_module"]["module_call_graph"][0]["signature"]["in_spec"] = spec
+
+    return change
+
+
+def named_input(program: Any, touch: str) -> None:
+    graph = program["graph_module"]["graph"]
+    name = f"x={touch}"
+    graph["tensor_values"][name] = graph["tensor_values"].pop("x")
+    signature = program["graph_module"]["signature"]["input_specs"][-1]["user_input"]
+    for place in (graph["inputs"][-1], signature["arg"], graph["nodes"][0]["inputs"][0]["arg"]):
+        place["as_tensor"]["name"] = name
+
+
+def guard(program: Any, touch: str) -> None:
+    program["guards_code"] = [f"[{touch}]"]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (
+            arguments_by(tree("builtins.dict", '{"__enum__": true, "fqn": "marking:x", "name": "y"}')),
+            "tree of",
+        ),
+        (
+            arguments_by(
+                tree(
+                    "collections.defaultdict",
+                    {
+                        "default_factory_module": "marking",
+                        "default_factory_name": "mark",
+                        "dict_context": [],
+                    },
+                )
+            ),
+            "tree of arguments",
+        ),
+        (named_input, "is more than a name"),
+        (guard, "is more than a comparison of sizes"),
+    ],
+)
+def test_what_an_archive_has_written_or_imported_is_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Any, str], None], expected: str
+) -> None:
+    mark, path = tmp_path / "mark", exported(tmp_path / "net.pt2")
+    (tmp_path / "marking.py").write_text(f"from pathlib import Path\n\nmark = list\nPath({str(mark)!r}).touch()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    changed = changed_program(path, lambda program: change(program, touching(mark)))
+    try:
+        assert expected in refused(module(changed))
+        assert not mark.exists()
+        # It would have been executed.
+        with contextlib.suppress(SidecamlError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            engines.load(module(changed, unsafe_load=True))
+        assert mark.exists()
+    finally:
+        sys.modules.pop("marking", None)
+
+
+def test_guards_that_export_writes_are_taken(tmp_path: Path) -> None:
+    program = changed_program(
+        exported(tmp_path / "net.pt2"), lambda it: it.update(guards_code=["L['x'].size()[1] == 8"])
+    )
+    with served(module(program, X, Y), {"N": 2}) as model:
+        assert model.run({"x": np.zeros((2, 8), np.float32)})["y"].shape == (2, 3)
+
+
+@pytest.mark.parametrize("target", ["torch.ops.aten.__class__", "torch.ops.aten.__init__.__globals__"])
+def test_only_operators_are_looked_up(tmp_path: Path, target: str) -> None:
+    def as_target(program: Any) -> None:
+        program["graph_module"]["graph"]["nodes"][1]["target"] = target
+
+    def as_argument(program: Any) -> None:
+        program["graph_module"]["graph"]["nodes"][1]["inputs"][0]["arg"] = {"as_operator": target}
+
+    path = exported(tmp_path / "net.pt2")
+    for change in (as_target, as_argument):
+        said = refused(module(changed_program(path, change)))
+        assert f"its operator '{target}' is not one of PyTorch's own that compute only" in said
+
+
+def test_records_are_judged_in_either_case(tmp_path: Path) -> None:
+    mark, path = tmp_path / "mark", exported(tmp_path / "net.pt2")
+    changed = tmp_path / "upper.pt2"
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(changed, "w") as upper:
+        for info in whole.infolist():
+            data = sample_inputs(mark, info.filename.partition("/")[2], whole.read(info))
+            upper.writestr(info.filename.replace("sample_inputs/model.pt", "sample_inputs/model.PT"), data)
+    assert "'data/sample_inputs/model.PT' is a pickle that would execute code" in refused(module(changed))
+    assert not mark.exists()
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("net/DATA/sample_inputs/model.pt", b"")
+    assert "two records of one name" in refused(module(path))
+
+
+def test_a_payload_s_path_is_a_name(tmp_path: Path) -> None:
+    path = rewritten(
+        exported(tmp_path / "net.pt2"),
+        lambda name, data: data.replace(b'"weight_0"', b'"/weight_0"') if "_config.json" in name else data,
+    )
+    assert "its record '/weight_0' is not named as a weight is" in refused(module(path))
+
+
+def test_operators_that_write_files_are_refused(tmp_path: Path) -> None:
+    written = tmp_path / "written"
+
+    def from_file(program: Any) -> None:
+        node = program["graph_module"]["graph"]["nodes"][1]
+        node["target"] = "torch.ops.aten.from_file.default"
+        values = ({"as_string": str(written)}, {"as_bool": True}, {"as_int": 10})
+        names = ("filename", "shared", "size")
+        node["inputs"] = [
+            {"name": n, "arg": value, "kind": 1} for n, value in zip(names, values, strict=True)
+        ]
+
+    changed = changed_program(exported(tmp_path / "net.pt2"), from_file)
+    assert "'torch.ops.aten.from_file.default' is not one of PyTorch's own that compute" in refused(
+        module(changed)
+    )
+    script = scripted(tmp_path / "net.pt", nets.Scriptable())
+    for call in ("torch.save(x, {})", 'getattr(torch, "sa\\x76e")(x, {})', "(torch. # so\n  save)(x, {})"):
+
+        def saving(name: str, data: bytes, call: str = call) -> bytes:
+            if "code/" not in name or not name.endswith(".py"):
+                return data
+            return data.replace(b"x: Tensor) -> Tensor:\n", f"x: Tensor) -> Tensor:\n    {call}\n".encode())
+
+        changed = rewritten(script, lambda n, d: saving(n, d).replace(b"{}", f'"{written}"'.encode()))
+        said = refused(module(changed, X, Y))
+        assert "reads or writes files" in said or "cannot be judged" in said
+        assert not written.exists()
+        assert "unsafe_load = true" in said
 
 
 def test_old_archives_and_compiled_ones_are_refused(tmp_path: Path) -> None:
