@@ -12,6 +12,9 @@ export ORT_DISABLE_TELEMETRY := 1
 # One at a time in the build folder: dune 2.9 does not see to it itself.
 DUNE := mkdir -p build && flock build/dune.lock dune
 
+# Of `make conformance`: native, python, or both.
+LANES := native
+
 .PHONY: help demo test check setup test-c test-ocaml test-python conformance bench bench-quick bench-debian13 \
     bench-pauses bench-tools test-debian13 lock format clean
 
@@ -43,8 +46,8 @@ test-python:
 	$(DUNE) build
 	python -m pytest
 
-conformance: setup ## ONNX's own conformance suite, all of it: some ten minutes; writes docs/conformance.md
-	cd tests && python -m conformance --page $(CURDIR)/docs/conformance.md
+conformance: setup ## ONNX's own conformance suite, all of it: some ten minutes a lane; writes docs/conformance.md
+	cd tests && python -m conformance --lanes $(LANES) --page $(CURDIR)/docs/conformance.md
 
 bench: bench-tools ## every path to a model, compared: some ten minutes; writes bench/results and the plots in docs
 	python -m pytest bench --benchmark-autosave
