@@ -297,55 +297,62 @@ static void take_back(void *binding) {
     Py_DECREF((PyObject *)binding);
 }
 
-/* The dims of each dynamic tensor, for bind(). */
-static bool rows_of(const struct core_state *state, const struct sidecaml_layout *layout, PyObject *given,
-                    uint64_t (*rows)[SIDECAML_MAX_RANK]) {
-    uint32_t next = 0, rank, tensors = layout->input_count + layout->output_count;
-    for (uint32_t i = 0; i < tensors; i++) {
-        const struct sidecaml_tensor_descriptor *tensor = &layout->tensor[i];
-        if (!(tensor->flags & SIDECAML_TENSOR_DYNAMIC)) continue;
-        if (next == PyTuple_Size(given)) break;
-        if (!dims_of(state, PyTuple_GetItem(given, next), rows[next], &rank)) return false;
-        if (rank == tensor->rank) {
-            next++;
-            continue;
-        }
-        raise_invalid(state, "%u dimensions were given for a tensor of %u", rank, tensor->rank);
+/* What bind() was called with: dims of each dynamic tensor. */
+struct to_bind {
+    uint32_t channel, slot;
+    PyObject *binding; /* borrowed; NULL for none */
+    uint64_t state, next_state;
+    uint32_t count;
+    uint32_t ranks[SIDECAML_MAX_TENSORS];
+    uint64_t rows[SIDECAML_MAX_TENSORS][SIDECAML_MAX_RANK];
+};
+
+static bool rows_of(const struct core_state *state, PyObject *given, struct to_bind *out) {
+    Py_ssize_t count = PyTuple_Size(given);
+    if (count > SIDECAML_MAX_TENSORS) {
+        raise_invalid(state, "a channel has at most %d tensors, and %zd dims were given", SIDECAML_MAX_TENSORS, count);
         return false;
     }
+    out->count = (uint32_t)count;
+    for (uint32_t i = 0; i < out->count; i++)
+        if (!dims_of(state, PyTuple_GetItem(given, i), out->rows[i], &out->ranks[i])) return false;
     return true;
 }
 
-static bool has_rows(const struct core_state *state, const struct sidecaml_layout *layout, Py_ssize_t given) {
-    Py_ssize_t dynamic = 0;
-    for (uint32_t i = 0; i < layout->input_count + layout->output_count; i++)
-        dynamic += (layout->tensor[i].flags & SIDECAML_TENSOR_DYNAMIC) != 0;
-    if (given == dynamic) return true;
-    raise_invalid(state, "%zd dims were given, and the channel has %zd dynamic tensors", given, dynamic);
-    return false;
-}
-
-/* What bind() was called with; dims NULL for none. */
-struct to_bind {
-    uint32_t channel, slot;
-    PyObject *binding, *dims;
-    uint64_t state, next_state;
-};
-
-static bool to_bind_of(PyObject *const *args, Py_ssize_t count, struct to_bind *out) {
-    *out = (struct to_bind){0};
+/* All of it before the worker is looked at: reading an argument may run Python code. */
+static bool to_bind_of(const struct core_state *state, PyObject *const *args, Py_ssize_t count, struct to_bind *out) {
+    out->state = 0;
     if (!check_count("bind", count, 3, 6) || !u32_of(args[0], &out->channel) || !u32_of(args[1], &out->slot) ||
         (count > 4 && !u64_of(args[4], &out->state)))
         return false;
     out->next_state = out->state;
     if (count > 5 && !u64_of(args[5], &out->next_state)) return false;
     out->binding = args[2] == Py_None ? NULL : args[2];
-    out->dims = count > 3 ? PySequence_Tuple(args[3]) : PyTuple_New(0);
-    return out->dims;
+    PyObject *given = count > 3 ? PySequence_Tuple(args[3]) : PyTuple_New(0);
+    bool read = given && rows_of(state, given, out);
+    Py_XDECREF(given);
+    return read;
+}
+
+/* One row for each dynamic tensor, of its rank. */
+static bool has_rows(const struct core_state *state, const struct sidecaml_layout *layout,
+                     const struct to_bind *asked) {
+    uint32_t dynamic = 0;
+    for (uint32_t i = 0; i < layout->input_count + layout->output_count; i++) {
+        const struct sidecaml_tensor_descriptor *tensor = &layout->tensor[i];
+        if (!(tensor->flags & SIDECAML_TENSOR_DYNAMIC)) continue;
+        if (dynamic < asked->count && asked->ranks[dynamic] != tensor->rank) {
+            raise_invalid(state, "%u dimensions were given for a tensor of %u", asked->ranks[dynamic], tensor->rank);
+            return false;
+        }
+        dynamic++;
+    }
+    if (asked->count == dynamic) return true;
+    raise_invalid(state, "%u dims were given, and the channel has %u dynamic tensors", asked->count, dynamic);
+    return false;
 }
 
 static PyObject *bind(struct worker_object *self, const struct to_bind *asked) {
-    uint64_t rows[SIDECAML_MAX_TENSORS][SIDECAML_MAX_RANK];
     struct sidecaml_failure why;
     if (!hold_of(self, asked->channel)) return NULL;
     if (asked->slot >= self->served[asked->channel].slots)
@@ -354,8 +361,7 @@ static PyObject *bind(struct worker_object *self, const struct to_bind *asked) {
         sidecaml_worker_bind(self->worker, asked->channel, asked->slot, NULL, &why);
         Py_RETURN_NONE;
     }
-    const struct sidecaml_layout *layout = sidecaml_worker_layout(self->worker, asked->channel);
-    if (!has_rows(self->state, layout, PyTuple_Size(asked->dims)) || !rows_of(self->state, layout, asked->dims, rows) ||
+    if (!has_rows(self->state, sidecaml_worker_layout(self->worker, asked->channel), asked) ||
         !binding_lend(self->state, asked->binding, &self->waiting))
         return NULL;
     Py_INCREF(asked->binding);
@@ -364,7 +370,7 @@ static PyObject *bind(struct worker_object *self, const struct to_bind *asked) {
                                          .drop = take_back,
                                          .state = asked->state,
                                          .next_state = asked->next_state,
-                                         .dims = (const uint64_t(*)[SIDECAML_MAX_RANK])rows};
+                                         .dims = asked->rows};
     if (sidecaml_worker_bind(self->worker, asked->channel, asked->slot, &bound, &why) == 0) Py_RETURN_NONE;
     take_back(asked->binding);
     return raise_failure(self->state, &why);
@@ -372,11 +378,9 @@ static PyObject *bind(struct worker_object *self, const struct to_bind *asked) {
 
 static PyObject *worker_bind(PyObject *object, PyObject *const *args, Py_ssize_t count) {
     struct to_bind asked;
-    if (!to_bind_of(args, count, &asked)) return NULL;
+    if (!to_bind_of(state_of(object), args, count, &asked)) return NULL;
     struct worker_object *self = usable_worker(object);
-    PyObject *result = self ? bind(self, &asked) : NULL;
-    Py_DECREF(asked.dims);
-    return result;
+    return self ? bind(self, &asked) : NULL;
 }
 
 static int serve_once(struct worker_object *self, uint64_t timeout_ns, struct sidecaml_failure *why) {

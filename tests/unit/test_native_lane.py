@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import models
@@ -489,6 +490,30 @@ def test_a_lent_binding_cannot_be_changed_until_its_channel_is_detached(session:
         worker.detach(0)
         binding.bind_output_anywhere("y")
         refused(ErrorCode.INVALID, worker.bind, 0, 0, binding, [(2, 8)])
+
+
+class Acting:
+    """A number that does something while it is read."""
+
+    def __init__(self, act: Callable[[], None], number: int) -> None:
+        self._act = act
+        self._number = number
+
+    def __index__(self) -> int:
+        self._act()
+        return self._number
+
+
+def test_what_is_bound_may_end_the_worker_or_its_channel_while_it_is_read(session: _core.Session) -> None:
+    x, y = np.ones(4, np.float32), np.zeros(4, np.float32)
+    binding = bound(session, x, y)
+    with ring_pair(X_TO_Y) as (worker, _, _):
+        dims = [(2, Acting(worker.close, 8))]
+        assert "closed" in refused(ErrorCode.INVALID, worker.bind, 0, 0, binding, dims)
+    with ring_pair(X_TO_Y) as (worker, _, _):
+        dims = [(2, Acting(lambda: worker.detach(0), 8))]
+        assert "no channel 0" in refused(ErrorCode.INVALID, worker.bind, 0, 0, binding, dims)
+    binding.bind_output_anywhere("y")
 
 
 @pytest.mark.parametrize("policy", [_core.SPIN, _core.ADAPTIVE, _core.BLOCK])
