@@ -334,25 +334,44 @@ module Make (T : Transport.S) = struct
     Array.iteri copy t.views
 
   let another_model t (opened : T.t Transport.opened) =
-    ignore (T.close opened.requests);
+    T.drop opened.requests;
     let message = Printf.sprintf "model %S has another signature than when the channel was opened: open it again" t.model.name in
     Error (Error.Rejected { code = Invalid; message })
 
+  (* Nothing here allocates before all of it is done: whatever raises finds the channel as it was, or moved. *)
   let move t (opened : T.t Transport.opened) ~dims ~text_bytes =
-    copy_inputs t opened;
     let before = t.requests in
     t.requests <- opened.requests;
     t.views <- opened.views;
     t.dims <- dims;
     t.text_bytes <- text_bytes;
     ignore (T.set_stamps t.requests t.takes_stamps);
-    T.replace before
+    T.drop before
+
+  let stay_and_raise (opened : T.t Transport.opened) exn =
+    let backtrace = Printexc.get_raw_backtrace () in
+    T.drop opened.requests;
+    Printexc.raise_with_backtrace exn backtrace
+
+  let move_if_it_can t (opened : T.t Transport.opened) ~dims ~text_bytes =
+    match
+      copy_inputs t opened;
+      T.switch t.requests ~by:opened.requests
+    with
+    | Ok 0 -> Ok (move t opened ~dims ~text_bytes)
+    | Ok code ->
+        T.drop opened.requests;
+        refuse t "run_growing" code closed
+    | Error _ as e ->
+        T.drop opened.requests;
+        e
+    | exception exn -> stay_and_raise opened exn
 
   let grow t ~dims ~text_bytes =
     match T.grow t.requests ~dims ~text_bytes with
     | Error _ as e -> e
     | Ok opened when opened.model.fingerprint <> t.model.fingerprint -> another_model t opened
-    | Ok opened -> Ok (move t opened ~dims ~text_bytes)
+    | Ok opened -> move_if_it_can t opened ~dims ~text_bytes
 
   let fitted = Ok `Fitted
   let grown = Ok `Grown

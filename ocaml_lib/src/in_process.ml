@@ -382,10 +382,9 @@ module Requests (E : Engine) = struct
       let message = Printf.sprintf "model %s needs %d bytes for its tensors, which the machine has not" (Nearest.quoted model.name) bytes in
       Error (Error.Rejected { code = No_memory; message })
 
-  let prepare engine (model : Carried.t) ~slots ~dims ~text_bytes =
+  let make engine (model : Carried.t) ~slots ~dims ~text_bytes =
     let* tensors, state, whole = tensors_of model ~slots ~dims ~text_bytes in
-    let ways = if state = None then 1 else State.places in
-    let* () = E.attach engine ~slots:(ways * slots) whole in
+    let ways = if Option.is_none state then 1 else State.places in
     let requests =
       {
         engine;
@@ -408,6 +407,8 @@ module Requests (E : Engine) = struct
     let views = Array.map (fun (t : Tensor.t) -> t.view) tensors in
     Ok ({ requests; model = model.visible; views; slots } : t Transport.opened)
 
+  let attach t = E.attach t.engine ~slots:(t.shapes.ways * t.slots) t.whole
+
   let too_many (model : Model.t) slots =
     let message =
       Printf.sprintf "model %s allows %d slots a channel and %d were asked for: ask for fewer, or raise its max_slots"
@@ -419,7 +420,9 @@ module Requests (E : Engine) = struct
     let* engine, model = E.open_model ~lock name in
     let opened =
       if slots > model.visible.max_slots then too_many model.visible slots
-      else prepare engine model ~slots ~dims ~text_bytes
+      else
+        let* opened = make engine model ~slots ~dims ~text_bytes in
+        Result.map (fun () -> opened) (attach opened.requests)
     in
     if Result.is_error opened then E.close engine;
     opened
@@ -454,14 +457,21 @@ module Requests (E : Engine) = struct
     give_memory_back t;
     0
 
-  (* The engine goes on, with the tensors of a successor. *)
-  let grow_now t ~dims ~text_bytes = prepare t.engine t.model ~slots:t.slots ~dims ~text_bytes
+  (* The successor has the same engine, which goes on with the tensors of [t] until it is switched. *)
+  let grow t ~dims ~text_bytes = make t.engine t.model ~slots:t.slots ~dims ~text_bytes
 
-  let grow t ~dims ~text_bytes =
-    if Atomic.exchange t.taken true then invalid_arg "Sidecaml.run_growing: another thread is in a call on this channel";
-    Fun.protect ~finally:(fun () -> Atomic.set t.taken false) (fun () -> grow_now t ~dims ~text_bytes)
+  (* Allocates nothing once the engine is attached: a signal's handler that raised there would have the channel with one's
+     tensors and the engine with the other's. *)
+  let switch t ~by =
+    let attached = ref (Ok ()) in
+    let attach_now _ _ _ _ =
+      attached := attach by;
+      0
+    in
+    let code = guarded t attach_now 0 0 no_dims in
+    match !attached with Error e -> Error e | Ok () -> if code = 0 then Ok 0 else Ok code
 
-  let replace = give_memory_back
+  let drop = give_memory_back
 
   let close t =
     let result = guarded t close_now 0 0 no_dims in

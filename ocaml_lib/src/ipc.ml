@@ -43,7 +43,8 @@ module Daemon = struct
     open_in { socket = socket_or_default socket; timeout_ns; policy; lock; name } ~slots ~dims ~text_bytes
 
   let grow t ~dims ~text_bytes = open_in t.way ~slots:1 ~dims ~text_bytes
-  let replace t = ignore (Core.close t.handle)
+  let switch t ~by:_ = Ok (if Core.is_open t.handle then 0 else Transport.closed)
+  let drop t = ignore (Core.close t.handle)
   let close t = Core.close t.handle
   let is_open t = Core.is_open t.handle
 

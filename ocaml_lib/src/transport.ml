@@ -29,10 +29,13 @@ module type S = sig
     (t opened, Error.t) result
 
   val grow : t -> dims:(string * int) list -> text_bytes:int option -> (t opened, Error.t) result
-  (* A successor with room for that, of the same model and settings but for stamps; [t] is as it was. *)
+  (* What may become a successor, with room for that, of the same model and settings but for stamps; [t] is as it was. *)
 
-  val replace : t -> unit
-  (* [t] has a successor and ends. *)
+  val switch : t -> by:t -> (int, Error.t) result
+  (* The model is run on the successor's memory from now on; after another result than [Ok 0], on that of [t] as before. *)
+
+  val drop : t -> unit
+  (* Gives the memory back of what has a successor, or was to become one. *)
 
   val close : t -> int
   val is_open : t -> bool

@@ -269,6 +269,55 @@ let exceptions_leave_no_answer_of_an_earlier_run () =
   let y = Ffi.output1 m "y" Float32 in
   Alcotest.(check (float 0.)) "this run's answer" !value y.{63}
 
+(* At one moment after the other of the time that it takes. *)
+let exceptions_leave_a_channel_that_grows_whole () =
+  registered ();
+  let module Strings = Sidecaml.Strings in
+  let fill m texts =
+    Strings.set_all (Ffi.input_strings m "x") texts;
+    Array1.fill (Ffi.input1 m "keep" Bool) 1
+  in
+  let serves_on m =
+    let texts = [| "other"; "texts"; "than"; "before" |] in
+    fill m texts;
+    ok "the channel serves on" (Result.map ignore (Ffi.run_growing m));
+    Alcotest.(check (array string)) "what it is asked" texts (Strings.to_array (Ffi.output_strings m "y"))
+  in
+  let with_filled f =
+    Ffi.with_model_exn ~dims:[ ("N", 4); ("count", 1) ] ~text_bytes:(1 lsl 20) "chosen" @@ fun m ->
+    fill m [| "one"; "two"; "three"; "four" |];
+    f m
+  in
+  let armed = ref false and ticks = ref 0 in
+  let tick _ =
+    if !armed then begin
+      armed := false;
+      incr ticks;
+      raise Tick
+    end
+  in
+  let grow_until after_s =
+    with_filled @@ fun m ->
+    let grow () =
+      armed := true;
+      ok "it grows" (Result.map ignore (Ffi.run_growing m));
+      armed := false
+    in
+    (try Signals.with_timer ~after_s tick grow with Tick -> ());
+    armed := false;
+    serves_on m
+  in
+  let begun = Unix.gettimeofday () in
+  for _ = 1 to 5 do
+    with_filled (fun m -> ok "it grows" (Result.map ignore (Ffi.run_growing m)))
+  done;
+  let longest_s = (Unix.gettimeofday () -. begun) /. 5. in
+  let moments = 400 in
+  for i = 1 to moments do
+    grow_until (longest_s *. float_of_int i /. float_of_int moments)
+  done;
+  Alcotest.(check bool) "some were in time" true (!ticks > 0)
+
 (* --- Memory ---------------------------------------------------------------------------------------------------------- *)
 
 let resident_mib () =
@@ -312,6 +361,7 @@ let tests =
         case "threads share a model" threads_share_a_model;
         case "exceptions leave the channel as it was" exceptions_leave_the_channel_as_it_was;
         case "exceptions leave no answer of an earlier run" exceptions_leave_no_answer_of_an_earlier_run;
+        case "exceptions leave a channel that grows whole" exceptions_leave_a_channel_that_grows_whole;
         case "closed channels take no memory" closed_channels_take_no_memory;
         case "one library is in use" one_library_is_in_use;
       ] );
