@@ -245,7 +245,7 @@ module State = struct
       resets = false;
     }
 
-  let places = 2
+  let places = Maxima.places_of_state
 
   (* The tensor of that number, when it is a part of the state: the engine's slot for each way round has it elsewhere. *)
   let part t (model : Carried.t) ~slots number signature =
@@ -370,7 +370,7 @@ module Requests (E : Engine) = struct
   let tensors_of (carried : Carried.t) ~slots ~dims ~text_bytes =
     let model = carried.visible in
     let* max_dims = Maxima.bind model dims in
-    let* bytes = Maxima.bytes ~slots ~text_bytes model max_dims in
+    let* bytes = Maxima.bytes ~slots ~dims ~text_bytes model max_dims in
     let inputs = List.map (fun tensor -> (false, tensor)) model.inputs in
     let outputs = List.map (fun tensor -> (true, tensor)) model.outputs in
     let described = List.map2 (fun (is_output, tensor) dims -> (is_output, tensor, dims)) (inputs @ outputs) max_dims in

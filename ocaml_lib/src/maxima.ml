@@ -58,7 +58,7 @@ let least_text_bytes = 4096
 
 let text_bytes (tensor : Model.tensor) max_dims given =
   match (Dtype.of_name tensor.dtype, given) with
-  | Some (Any String), Some bytes -> bytes
+  | Some (Any String), Some bytes -> min largest_bytes bytes
   | Some (Any String), None -> max least_text_bytes (product text_bytes_per_element (elements max_dims))
   | _ -> 0
 
@@ -67,9 +67,15 @@ let tensor_bytes (tensor : Model.tensor) max_dims given =
   let size = match Dtype.of_name tensor.dtype with Some (Any dtype) -> Dtype.size_in_bytes dtype ~elements | None -> elements in
   min largest_bytes (size + text_bytes tensor max_dims given)
 
-let bytes ~slots ~text_bytes (model : Model.t) max_dims =
-  let add sum tensor dims = min largest_bytes (sum + product slots (tensor_bytes tensor dims text_bytes)) in
-  let sum = List.fold_left2 add 0 (model.inputs @ model.outputs) max_dims in
+let places_of_state = 2
+
+let bytes ~slots ~dims ~text_bytes (model : Model.t) max_dims =
+  let add places sum tensor dims = min largest_bytes (sum + product places (tensor_bytes tensor dims text_bytes)) in
+  let seen = List.fold_left2 (add slots) 0 (model.inputs @ model.outputs) max_dims in
+  let of_state sum (carried : Model.carried) =
+    add places_of_state sum carried.input (Array.map (maximum dims) carried.input.shape)
+  in
+  let sum = List.fold_left of_state seen model.carried in
   if sum < largest_bytes then Ok sum
   else
     rejected Error.No_memory "model %s with %d slots needs more memory than there is: ask for fewer slots or smaller dims"

@@ -11,5 +11,10 @@ val text_bytes : Model.tensor -> int array -> int option -> int
 (** [text_bytes tensor max_dims given] is the room for text of one slot: what was given, or a default, for a tensor of
     strings; 0 for another. *)
 
-val bytes : slots:int -> text_bytes:int option -> Model.t -> int array list -> (int, Error.t) result
-(** [bytes ~slots ~text_bytes model max_dims] is what the tensors take; [No_memory] when no machine has that. *)
+val places_of_state : int
+(** Carried state has that many, however many slots there are. *)
+
+val bytes :
+  slots:int -> dims:(string * int) list -> text_bytes:int option -> Model.t -> int array list -> (int, Error.t) result
+(** [bytes ~slots ~dims ~text_bytes model max_dims] is what the tensors take, [max_dims] being what {!bind} made of [dims],
+    and the carried state; [No_memory] when no machine has that. *)

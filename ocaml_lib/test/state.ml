@@ -161,3 +161,23 @@ module Make (B : Backends.S) = struct
         ];
     ]
 end
+
+(* State whose dimensions no visible tensor has: a product that wrapped would give views of memory that is not there. *)
+let state_larger_than_memory_is_refused () =
+  let module Mock = Sidecaml.Mock in
+  let tensor name shape : Sidecaml.Model.tensor = { name; dtype = "float32"; shape } in
+  let state name = tensor name [| Sidecaml.Model.Dynamic "N"; Dynamic "M" |] in
+  Mock.serve "sized_state"
+    ~state:[ ("next", "state") ]
+    ~inputs:[ tensor "x" [| Fixed 1 |]; state "state" ]
+    ~outputs:[ tensor "y" [| Fixed 1 |]; state "next" ]
+    (fun _ ~slot:_ -> Ok ());
+  Fun.protect ~finally:(fun () -> Mock.withdraw "sized_state") @@ fun () ->
+  let open_with n m = Mock.open_model ~dims:[ ("N", n); ("M", m) ] "sized_state" in
+  List.iter
+    (fun (n, m) ->
+      rejected (Printf.sprintf "%d by %d" n m) (open_with n m) No_memory [ "sized_state"; "needs more memory than there is" ])
+    [ (1 lsl 40, 1 lsl 40); (1 lsl 32, 1 lsl 32); (1 lsl 31, 1 lsl 31); (1 lsl 30, 1 lsl 20) ];
+  rejected "of this machine" (open_with (1 lsl 21) (1 lsl 21)) No_memory [ "sized_state"; "35184372088840 bytes" ]
+
+let tests = [ ("carried state", [ case "state larger than memory is refused" state_larger_than_memory_is_refused ]) ]

@@ -36,7 +36,7 @@ let of_the_daemon =
 let tests =
   Values.tests @ Conversions.tests @ Npy_files.tests @ Tensor_protos.tests @ List.concat_map tests_of Backends.all
   @ Growing.tests @ Of_the_daemon.tests
-  @ In_this_process.tests @ In_process.tests @ of_the_daemon
+  @ In_this_process.tests @ In_process.tests @ State.tests @ of_the_daemon
 
 let no_child_is_left () =
   match Unix.waitpid [ WNOHANG ] (-1) with
