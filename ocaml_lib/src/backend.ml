@@ -344,8 +344,8 @@ module type S = sig
       otherwise the request fails with [Bad_dims]. *)
 
   val reset : t -> unit
-  (** [reset t] begins anew: the next request that is submitted finds zeros. Should that request be given up, the one after
-      it does.
+  (** [reset t] begins anew: the next request that is submitted finds zeros. Should that request be given up, the first one
+      that is submitted after that does; those that were submitted meanwhile find what state there is.
 
       After a [Timeout] or {!abandon}, reset: the request that was given up may have run to its end, and the state have
       moved on.

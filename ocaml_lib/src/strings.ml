@@ -23,7 +23,10 @@ let misuse t call format = Printf.ksprintf (fun text -> invalid_arg (Printf.spri
 
 (* --- Reading: the table is another process's, so each offset is read once, checked, then used ------------------------- *)
 
-let offset t i = Int64.to_int (get_word t.place (word_bytes * i))
+(* Negative where it is beyond what an int holds. *)
+let offset t i =
+  let word = get_word t.place (word_bytes * i) in
+  if Int64.compare word 0L < 0 then -1 else Int64.to_int word
 
 let check t call i =
   if i < 0 || i >= t.length then misuse t call "there is no element %d: it has %d" i t.length

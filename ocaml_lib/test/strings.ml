@@ -84,12 +84,25 @@ module Make (B : Backends.S) = struct
     with_model "digits" @@ fun m ->
     misuse "no strings" (fun () -> Sidecaml.input_strings m "image") [ "image float32[1,64] holds no strings"; "use input2" ]
 
+  let text_larger_than_memory_is_refused () =
+    List.iter
+      (fun text_bytes ->
+        match Sidecaml.open_model ~socket:(socket ()) ~dims:[ ("N", 2) ] ~text_bytes "texts" with
+        | Error (Rejected { code = No_memory | No_space | Limit; _ }) -> ()
+        | Error e -> Alcotest.failf "%d: %s" text_bytes (Error.to_string e)
+        | Ok m ->
+            Sidecaml.close m;
+            Alcotest.failf "%d bytes of text" text_bytes)
+      [ max_int; max_int - 7; 1 lsl 61; 1 lsl 50 ]
+
   (* Whatever bytes lie there: a string, or Invalid_argument; never memory of somebody else. *)
   let hostile_tables_are_refused () =
     with_model ~dims:[ ("N", 3) ] ~text_bytes:16 "texts" @@ fun m ->
     let bytes = Sidecaml.input1 m "x" String in
     Alcotest.(check int) "the whole place" ((8 * 4) + 16) (Bigarray.Array1.dim bytes);
     let x = Sidecaml.input_strings m "x" in
+    bytes.{15} <- 0x80;
+    misuse "the highest bit counts" (fun () -> Strings.get x 0) [ "offsets of element 0"; "16 bytes of text" ];
     let random = Random.State.make [| Lazy.force seed |] in
     for _ = 1 to 20_000 do
       for _ = 1 to 3 do
@@ -139,6 +152,7 @@ module Make (B : Backends.S) = struct
           case "they are read one by one" they_are_read_one_by_one;
           case "room is checked" room_is_checked;
           case "text grows" text_grows;
+          case "text larger than memory is refused" text_larger_than_memory_is_refused;
           case "wrong requests are explained" wrong_requests_are_explained;
           case "hostile tables are refused" hostile_tables_are_refused;
           case "reading allocates what is read" reading_allocates_what_is_read;
