@@ -26,9 +26,10 @@ from ipc_server.config_values import (
     text_like,
     whole,
 )
+from ipc_server.errors import SidecamlError
 from ipc_server.messages import shown
 from ipc_server.settings import ENGINES, LANES, Settings
-from ipc_server.signature import Tensor, text_of
+from ipc_server.signature import Signature, Tensor, signature_of, text_of
 from ipc_server.tensor_text import TensorTextError, parse_type
 
 POLICIES = ("spin", "adaptive", "block")
@@ -206,7 +207,7 @@ class _Reader:
                 )
 
     def _require(self, chosen: Settings) -> None:
-        problem = _missing(chosen)
+        problem = _missing(chosen) or _contradictory(chosen)
         if problem:
             raise ConfigError(f"{self._gather.file}: [{self._key}]: {problem}")
 
@@ -268,6 +269,26 @@ def _missing(chosen: Settings) -> str | None:
         given, other = ("inputs", "outputs") if chosen.outputs is None else ("outputs", "inputs")
         problem = f"{given} are given and {other} are not: a signature needs both"
     return problem
+
+
+def _contradictory(chosen: Settings) -> str | None:
+    """Say what no model can be, whatever its file or function holds."""
+    for name in chosen.state.values():
+        if list(chosen.state.values()).count(name) > 1:
+            return f"state: input {shown(name)} is named twice: it can be the state of one output only"
+    signature = Signature(chosen.inputs or (), chosen.outputs or ())
+    names = [tensor.name for tensor in (*signature.inputs, *signature.outputs)]
+    for name in names:
+        if names.count(name) > 1:
+            return f"inputs and outputs: two tensors are called {shown(name)}: expected different names"
+    if "" in names:
+        return "inputs and outputs: a tensor has no name: expected one that is not empty"
+    try:
+        # The limits are those of a description that comes over the control socket.
+        signature_of(signature.describe())
+    except SidecamlError as error:
+        return f"inputs and outputs: {error}"
+    return None
 
 
 def _step_tables(value: object) -> list[dict[str, Any]]:

@@ -292,6 +292,19 @@ def test_settings_reach_the_engine_as_they_were(tmp_path: Path) -> None:
         ("engine = 'python'\ncallable = 'a:b'\npath = 'm'", "engine 'python' takes no 'path': it takes"),
         ("path = 'm'\nweights = 'w'", "engine 'onnx' takes no 'weights'"),
         ("path = 'm'\nrename = {a = 'b'}", "unknown key 'rename'"),
+        (
+            "engine = 'python'\ncallable = 'a:b'\ninputs = {x = 'int8[]'}\noutputs = {x = 'int8[]'}",
+            "two tensors are called 'x'",
+        ),
+        (
+            "engine = 'python'\ncallable = 'a:b'\ninputs = {\"\" = 'int8[]'}\noutputs = {y = 'int8[]'}",
+            "a tensor has no name",
+        ),
+        (
+            "engine = 'python'\ncallable = 'a:b'\ninputs = {\"a\\u0000\" = 'int8[]'}\noutputs = {}",
+            "holds a NUL",
+        ),
+        ("path = 'm'\nstate = {a = 's', b = 's'}", "state: input 's' is named twice"),
         ("engine = 'torch'", "expected the model's file, path = '...', or what makes it"),
         ("engine = 'torch'\npath = 'm'\ncallable = 'a:b'", "not both"),
         ("engine = 'torch'\npath = 'm'\nweights = 'w'", "weights are loaded into what callable"),
