@@ -12,6 +12,8 @@ from ipc_server.worker_process import WorkerProcess
 # Looks within the longest run: a run is ended at most a quarter of it late, and an idle daemon hardly wakes.
 LOOKS = 4
 RAREST_LOOK_S = 1.0
+# Nor does it do little else, however short the longest run.
+SOONEST_LOOK_S = 0.005
 
 
 async def enforce(worker: WorkerProcess, longest_s: float) -> None:
@@ -20,7 +22,7 @@ async def enforce(worker: WorkerProcess, longest_s: float) -> None:
     The worker is not asked: what hangs does not answer. Its status page says since when the request runs.
     """
     while True:
-        await asyncio.sleep(min(longest_s / LOOKS, RAREST_LOOK_S))
+        await asyncio.sleep(min(max(longest_s / LOOKS, SOONEST_LOOK_S), RAREST_LOOK_S))
         since_ns = running_since_ns(worker.status_fd)
         if since_ns and time.monotonic_ns() - since_ns > longest_s * 1e9:
             worker.kill(

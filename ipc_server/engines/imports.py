@@ -66,8 +66,8 @@ def _made(origin: str, kind: type) -> Any:
 
 def described(error: BaseException) -> str:
     """Say in one line what was raised."""
-    # An exception of the user's can fail even in this.
-    with contextlib.suppress(Exception):
+    # An exception of the user's can fail even in this, and leave by SystemExit.
+    with contextlib.suppress(BaseException):
         text = " ".join(str(error).split())
         printable = "".join(letter if letter.isprintable() else "?" for letter in text)
         name = type(error).__name__

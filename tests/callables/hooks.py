@@ -208,3 +208,14 @@ def not_text(text: String["N"]) -> String["N"]:
 
 def identity(x):
     return x
+
+
+class UnspeakableError(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+def unspeakable(x: Float32[1]) -> Float32[1]:
+    if x[0]:
+        raise UnspeakableError
+    return x

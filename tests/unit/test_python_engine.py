@@ -231,6 +231,7 @@ def offset_in(segment_fd: int, address: int) -> int:
         ),
         ("leaves", "SystemExit: that is all (hooks:leaves, line"),
         ("interrupts", "KeyboardInterrupt (hooks:interrupts, line"),
+        ("unspeakable", "UnspeakableError (hooks:unspeakable, line"),
     ],
 )
 def test_a_function_that_fails_fails_its_request_only(function: str, expected: str) -> None:

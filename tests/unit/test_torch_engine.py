@@ -430,7 +430,9 @@ def test_what_an_archive_has_written_or_imported_is_judged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Any, str], None], expected: str
 ) -> None:
     mark, path = tmp_path / "mark", exported(tmp_path / "net.pt2")
-    (tmp_path / "marking.py").write_text(f"from pathlib import Path\n\nmark = list\nPath({str(mark)!r}).touch()\n")
+    (tmp_path / "marking.py").write_text(
+        f"from pathlib import Path\n\nmark = list\nPath({str(mark)!r}).touch()\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     changed = changed_program(path, lambda program: change(program, touching(mark)))
     try:
