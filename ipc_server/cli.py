@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -172,6 +173,9 @@ def _export(options: argparse.Namespace) -> int:
     # Imported here: it needs the extension, numpy and PyTorch.
     from ipc_server.export import command  # noqa: PLC0415
 
+    # It takes its folder and its daemon along, whatever ends it.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     _print(command.export(options))
     return 0
 

@@ -66,8 +66,6 @@ def _signature_lines(signature: Signature) -> Iterator[str]:
             f"{_INDENT * 2}{pair.tensor.name}  {pair.tensor.type_text}, from {pair.output}"
             for pair in signature.state
         )
-    if signature.state:
-        yield from _group("carried from request to request", [pair.tensor for pair in signature.state])
     places = _places(signature)
     if not places:
         return

@@ -10,7 +10,8 @@ from conftest import StartDaemon
 from test_cli import sidecaml
 
 from ipc_server import client, describe
-from ipc_server.signature import Signature
+from ipc_server.signature import Signature, StatePair
+from ipc_server.tensor_text import parse_type
 
 
 def test_a_person_sees_tensors_and_what_shares_a_dimension(daemon: StartDaemon, tmp_path: Path) -> None:
@@ -66,6 +67,25 @@ def test_a_model_that_loads_is_to_be_asked_for_again() -> None:
         "  its signature is known when it is loaded: ask again",
     ]
     assert "inputs" not in json.loads(describe.as_json(model))
+
+
+def test_carried_state_is_shown_once() -> None:
+    signature = Signature(
+        (parse_type("x", "float32[N]"),),
+        (parse_type("y", "float32[N]"),),
+        (StatePair("stateN", parse_type("state", "float32[2,64]")),),
+    )
+    assert describe.as_text(client.Model("vad", "onnx", "ready", "", 0, signature)).splitlines() == [
+        "vad  ready  onnx",
+        "  inputs",
+        "    x  float32[N]",
+        "  outputs",
+        "    y  float32[N]",
+        "  carried from one request of a channel to the next",
+        "    state  float32[2,64], from stateN",
+        "  dynamic dimensions: give the largest of each in `dims` at open",
+        "    N  x[0], y[0], the same in all of them in one request",
+    ]
 
 
 def test_an_unknown_model_is_answered_with_the_nearest(daemon: StartDaemon, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import exported
@@ -11,7 +13,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from daemon_process import REPOSITORY
+from daemon_process import REPOSITORY, environment, wait_until
 from test_cli import sidecaml
 
 pytestmark = pytest.mark.timeout(800)
@@ -217,3 +219,20 @@ def test_modules_that_are_not_there(tmp_path: Path) -> None:
         "module 'broken' could not be imported: ModuleNotFoundError: No module named 'absent_thing'"
         in done.stderr
     )
+
+
+def test_an_export_that_is_ended_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ipc_server.cli", "export", "exported:Slow", "--input", X]
+    running = subprocess.Popen(
+        [*command, "--python-path", str(REPOSITORY / "tests"), "-o", str(tmp_path / "m.onnx")],
+        stdin=subprocess.DEVNULL,
+        env=environment(),
+    )
+    try:
+        wait_until("it writes", lambda: any(tmp_path.iterdir()), PATIENCE_S)
+        running.terminate()
+        assert running.wait(PATIENCE_S) == 128 + signal.SIGTERM
+    finally:
+        running.kill()
+        running.wait()
+    assert not any(tmp_path.iterdir())
