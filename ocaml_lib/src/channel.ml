@@ -134,7 +134,9 @@ module Make (T : Transport.S) = struct
   let read_dims t call slot index dims =
     check_slot t call slot;
     let code = T.get_dims t.requests slot index dims in
-    if code < 0 then
+    (* Of an answer that had no room nothing is left to see: its outputs are as they were at first. *)
+    if code = -Abi.error_output_too_large then Array.blit (View.max_dims t.views.(index)) 0 dims 0 (Array.length dims)
+    else if code < 0 then
       refuse t call code (Printf.sprintf "slot %d gives %s dimensions beyond its room" slot (View.name t.views.(index)))
 
   let current_dims t call slot index =

@@ -120,6 +120,20 @@ module Make (B : Backends.S) = struct
     Alcotest.(check int) "nothing is left" descriptors_before (descriptors ());
     misuse "closed" (fun () -> Sidecaml.run_growing m) [ "run_growing"; "closed" ]
 
+  (* Between a request that failed so and the next one, views may be looked up as ever. *)
+  let outputs_without_room_are_looked_up () =
+    with_model ~dims:[ ("N", 64); ("count", 2) ] "positions" @@ fun m ->
+    fill m (up_to 5);
+    (match Sidecaml.run m with
+    | Error (Output_too_large { outputs; _ }) ->
+        Alcotest.(check (list (pair string (array int)))) "needed" [ ("y", [| 1; 5 |]) ] outputs
+    | _ -> Alcotest.fail "there was room");
+    Alcotest.(check (array int)) "as at first" [| 1; 2 |] (Sidecaml.output_dims m "y");
+    Alcotest.(check int) "its view too" 2 (Array2.dim2 (Sidecaml.output2 m "y" Int64));
+    fill m [ 4 ];
+    ok "the next" (Sidecaml.run m);
+    Alcotest.(check (list int)) "answer" [ 4 ] (positions m)
+
   let other_errors_stand () =
     with_model "fails_inside" @@ fun m ->
     Array1.fill (Sidecaml.input1 m "shape" Int64) 4L;
@@ -137,6 +151,7 @@ module Make (B : Backends.S) = struct
           case "everything grows at once" everything_grows_at_once;
           case "text and dims grow" text_and_dims_grow;
           case "it stays one channel" it_stays_one_channel;
+          case "outputs without room are looked up" outputs_without_room_are_looked_up;
           case "other errors stand" other_errors_stand;
         ];
     ]
