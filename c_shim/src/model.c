@@ -50,7 +50,7 @@ static int check_content(const char *path, struct sidecaml_failure *why) {
     ssize_t bytes = read(fd, &first, 1);
     int status = bytes < 0 ? unreadable(path, why) : 0;
     close(fd);
-    if (bytes == 0) return fail(why, SIDECAML_E_MODEL_FAILED, "%s is empty: expected an ONNX file", path);
+    if (bytes == 0) return fail(why, SIDECAML_E_MODEL_FAILED, "%s is empty: expected a model's file", path);
     return status;
 }
 
@@ -64,9 +64,9 @@ int sidecaml_model_check_file(const char *path, size_t length, struct sidecaml_f
     }
     if (stat(path, &about) == 0) {
         if (S_ISDIR(about.st_mode))
-            return fail(why, SIDECAML_E_MODEL_FAILED, "%s is a directory: expected an ONNX file", path);
+            return fail(why, SIDECAML_E_MODEL_FAILED, "%s is a directory: expected a model's file", path);
         if (!S_ISREG(about.st_mode))
-            return fail(why, SIDECAML_E_MODEL_FAILED, "%s is no regular file: expected an ONNX file", path);
+            return fail(why, SIDECAML_E_MODEL_FAILED, "%s is no regular file: expected a model's file", path);
     }
     return check_content(path, why);
 }

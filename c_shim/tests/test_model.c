@@ -39,14 +39,14 @@ static void check_refused(const char *path, const char *after_path) {
 
 static void paths_that_cannot_be_a_model_are_named(void) {
     CHECK(mkdtemp(folder));
-    check_refused(folder, " is a directory: expected an ONNX file");
+    check_refused(folder, " is a directory: expected a model's file");
     check_refused(at("missing"), " cannot be read: No such file or directory");
     CHECK_EQ(mkfifo(at("pipe"), 0600), 0);
-    check_refused(at("pipe"), " is no regular file: expected an ONNX file");
+    check_refused(at("pipe"), " is no regular file: expected a model's file");
     CHECK_EQ(symlink("loop", at("loop")), 0);
     check_refused(at("loop"), " cannot be read: Too many levels of symbolic links");
     write_file(at("model"), "");
-    check_refused(at("model"), " is empty: expected an ONNX file");
+    check_refused(at("model"), " is empty: expected a model's file");
     check_refused(at("model/below"), " cannot be read: Not a directory");
     write_file(at("model"), "x");
     CHECK_EQ(check_file(at("model")), 0);

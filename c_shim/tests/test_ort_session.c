@@ -17,7 +17,7 @@ static void refused(const char *name, int code, const char *text) {
 
 static void files_that_are_no_model_are_named(void) {
     refused("missing", SIDECAML_E_MODEL_FAILED, "missing.onnx cannot be read: No such file or directory");
-    refused("../models/empty", SIDECAML_E_MODEL_FAILED, "empty.onnx is empty: expected an ONNX file");
+    refused("../models/empty", SIDECAML_E_MODEL_FAILED, "empty.onnx is empty: expected a model's file");
     refused("garbage", SIDECAML_E_MODEL_FAILED,
             "garbage.onnx could not be loaded as an ONNX model: Protobuf parsing failed.");
     CHECK(strncmp(why.text, model_path("garbage"), strlen(model_path("garbage"))) == 0);

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from ipc_server import _core
 from ipc_server.engines.annotations import OUTPUT, read
 from ipc_server.engines.calls import MismatchError, Plan, plan
-from ipc_server.engines.imports import find_function
+from ipc_server.engines.imports import described, find_function
 from ipc_server.engines.python import declared
 from ipc_server.engines.torch_arrays import DTYPE_OF
 from ipc_server.engines.torch_trust import (
@@ -86,11 +86,22 @@ def _made(settings: Settings) -> Loaded:
     if not isinstance(module, torch.nn.Module):
         raise MismatchError(f"it returned a {type(module).__name__}: expected a torch.nn.Module")
     if settings.weights:
-        try:
-            module.load_state_dict(load_weights(settings.weights, settings.unsafe_load))
-        except UntrustedError as error:
-            raise UntrustedError(f"{settings.weights}: {error}: {ALLOW}") from error
+        _fill(module, settings.weights, settings.unsafe_load)
     return _module(settings, module)
+
+
+def _fill(module: torch.nn.Module, weights: Path, unsafe: bool) -> None:
+    _core.check_model_file(weights)
+    try:
+        state = load_weights(weights, unsafe)
+    except UntrustedError as error:
+        raise UntrustedError(f"{weights}: {error}: {ALLOW}") from error
+    except Exception as error:
+        raise MismatchError(f"the weights {weights} cannot be read: {described(error)}") from error
+    try:
+        module.load_state_dict(state)
+    except Exception as error:
+        raise MismatchError(f"the weights {weights} do not fit: {described(error)}") from error
 
 
 def _module(settings: Settings, module: torch.nn.Module) -> Loaded:

@@ -146,7 +146,7 @@ let files_that_are_no_models_are_explained () =
   in
   refused "missing.onnx" [ "missing.onnx cannot be read: No such file or directory" ];
   write (path "empty.onnx") "";
-  refused "empty.onnx" [ "empty.onnx is empty: expected an ONNX file" ];
+  refused "empty.onnx" [ "empty.onnx is empty: expected a model's file" ];
   write (path "text.onnx") "this is no model";
   refused "text.onnx" [ "text.onnx could not be loaded as an ONNX model"; "Protobuf parsing failed" ];
   rejected "a folder" (Ffi.open_model (Filename.dirname (path "") ^ "/")) Model_failed [ "is a directory" ];
@@ -178,7 +178,7 @@ let models_that_fail_are_listed_with_the_reason () =
   registered ();
   Ffi.register "empty" ~path:(path "empty.onnx");
   let state (m : Sidecaml.Model.t) = if m.name = "empty" then Some m.state else None in
-  let reason = path "empty.onnx" ^ " is empty: expected an ONNX file" in
+  let reason = path "empty.onnx" ^ " is empty: expected a model's file" in
   Alcotest.(check bool) "listed" true (List.filter_map state (Ffi.models_exn ()) = [ Failed reason ]);
   Alcotest.(check bool) "described" true ((Ffi.describe_exn "empty").state = Failed reason);
   Ffi.forget "empty"

@@ -195,6 +195,28 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     torch.save({"first.weight": torch.zeros(1)}, weights)
     said = refused(module("nets:Net", weights=weights))
     assert "Missing key(s) in state_dict" in said
+    assert f"the weights {weights} do not fit" in said
+    torch.save([1], weights)
+    assert f"the weights {weights} do not fit: " in refused(module("nets:Net", weights=weights))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"neither"])
+def test_weights_that_cannot_be_read_are_named(tmp_path: Path, content: bytes) -> None:
+    weights = tmp_path / "w.pt"
+    weights.write_bytes(content)
+    with pytest.raises(SidecamlError) as caught:
+        engines.load(module("nets:Net", weights=weights))
+    assert caught.value.code is ErrorCode.MODEL_FAILED
+    assert str(weights) in str(caught.value)
+
+
+@pytest.mark.timeout(60)
+def test_weights_that_are_no_file_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "w.pt")
+    with pytest.raises(SidecamlError) as caught:
+        engines.load(module("nets:Net", weights=tmp_path / "w.pt"))
+    assert caught.value.code is ErrorCode.MODEL_FAILED
+    assert str(tmp_path / "w.pt") in str(caught.value)
 
 
 class Touch:
@@ -249,6 +271,7 @@ def test_other_files_are_told_apart(tmp_path: Path) -> None:
     path.write_bytes(whole[: len(whole) // 2])
     assert "its archive is damaged, or its end is missing" in refused(module(path))
     assert "No such file" in refused(module(tmp_path / "absent.pt"))
+    assert "is a directory: expected a model's file" in refused(module(tmp_path))
 
 
 def test_torchscript_needs_a_signature_that_fits(tmp_path: Path) -> None:
