@@ -80,4 +80,6 @@ def _drawn(
     if dtype is Dtype.BOOL:
         return np.asarray(rng.integers(0, 2, shape)).astype(np.bool_)
     low, high = limits or RANGE
-    return np.asarray(rng.integers(int(low), int(high), shape)).astype(NUMPY_DTYPE[dtype])
+    # Of the others, all fit in 64 bits with a sign.
+    wide = np.uint64 if dtype is Dtype.UINT64 else np.int64
+    return np.asarray(rng.integers(int(low), int(high), shape, wide)).astype(NUMPY_DTYPE[dtype])

@@ -16,10 +16,11 @@ import numpy as np
 from ipc_server.decode import counted
 from ipc_server.export import ExportError
 from ipc_server.export.cases import Arrays, Sizes, draw, sizes_of
-from ipc_server.export.distance import is_comparable
+from ipc_server.export.distance import is_comparable, is_float
 from ipc_server.messages import shown
 from ipc_server.signature import Tensor, text_of
 from ipc_server.suggest import hint
+from ipc_server.tensor import NUMPY_DTYPE
 from ipc_server.tensor_text import TensorTextError, parse_named
 
 if TYPE_CHECKING:
@@ -143,11 +144,27 @@ def _output_names(given: Sequence[str], own: Sequence[str | None]) -> list[str]:
 
 def _ranges(texts: Sequence[str], inputs: Sequence[Tensor]) -> dict[str, tuple[float, float]]:
     ranges = _named(texts, "--range", _limits)
-    names = [tensor.name for tensor in inputs]
-    for name in ranges:
-        if name not in names:
-            raise ExportError(f"--range: no input is called {shown(name)}: {hint(name, names)}")
+    tensors = {tensor.name: tensor for tensor in inputs}
+    for name, limits in ranges.items():
+        if name not in tensors:
+            raise ExportError(f"--range: no input is called {shown(name)}: {hint(name, list(tensors))}")
+        _check_range(tensors[name], limits)
     return ranges
+
+
+def _check_range(tensor: Tensor, limits: tuple[float, float]) -> None:
+    """Refuse what numbers of the type cannot be drawn from; the upper limit is not drawn."""
+    kind = NUMPY_DTYPE[tensor.dtype].kind
+    if kind == "b":
+        raise ExportError(f"--range: {tensor.name} is bool, which has no range")
+    if is_float(tensor.dtype):
+        return
+    least, most = np.iinfo(NUMPY_DTYPE[tensor.dtype]).min, np.iinfo(NUMPY_DTYPE[tensor.dtype]).max
+    if not all(limit.is_integer() and least <= limit <= most + 1 for limit in limits):
+        raise ExportError(
+            f"--range: {tensor.name} is {tensor.dtype.name.lower()}: expected whole numbers from {least} to "
+            f"{most + 1}, got {limits[0]:g}:{limits[1]:g}"
+        )
 
 
 def _named(texts: Sequence[str], flag: str, read: Callable[[str], T]) -> dict[str, T]:
