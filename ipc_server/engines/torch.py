@@ -84,7 +84,8 @@ class TorchEngine:
         try:
             for _ in range(WARM_UP_RUNS):
                 self._called.function(*by_place, **by_name)
-        except Exception as error:
+        # As for a request: SystemExit and its like are not the worker's to obey.
+        except BaseException as error:
             log.info("the warm-up on zeros failed, which need not matter: %s", described(error))
 
 

@@ -180,6 +180,15 @@ def test_a_module_that_fails_fails_its_request_only(kind: int, expected: str) ->
         assert model.run({"x": np.array([6], np.float32)})["y"] == [6]
 
 
+def test_a_module_that_leaves_fails_its_request_only() -> None:
+    # The warm-up's zeros have it leave as well.
+    with served(module("nets:Leaving", {"x": "float32[1]"}, {"y": "float32[1]"})) as model:
+        with pytest.raises(SidecamlError) as caught:
+            model.run({"x": np.zeros(1, np.float32)})
+        assert "SystemExit: 3 (nets:Leaving)" in str(caught.value)
+        assert model.run({"x": np.ones(1, np.float32)})["y"] == [1]
+
+
 def test_what_a_factory_does_wrong_is_said() -> None:
     assert "nets:not_a_module: it returned a int: expected a torch.nn.Module" in refused(
         module("nets:not_a_module")
