@@ -59,9 +59,9 @@ _OPERATOR: Final = re.compile(
     r"|math\.(ceil|floor|trunc|sqrt)|torch\.(sym_(float|int|ite|max|min|not|sqrt|sum)|_sym_sqrt)"
 )
 _FILE_OPERATORS: Final = frozenset({"save", "from_file"})
-# As an attribute, whatever stands between it and its point.
-_FILE_ATTRIBUTE: Final = re.compile(r"\.(?:\s|\\|#[^\n]*\n)*\b(save|from_file)\b")
-_GETATTR: Final = re.compile(r"""\bgetattr\([\w.()]+, "(?!(?:save|from_file)")[^"\\\n]*"\)""")
+# As an attribute, whatever stands between it and its point. Operators of inductor believe sizes unchecked.
+_REACHING_ATTRIBUTE: Final = re.compile(r"\.(?:\s|\\|#[^\n]*\n)*\b(save|from_file|inductor)\b")
+_GETATTR: Final = re.compile(r"""\bgetattr\([\w.()]+, "(?!(?:save|from_file|inductor)")[^"\\\n]*"\)""")
 _NAME: Final = re.compile(r"[\w.@ +/-]*")
 _RANGES: Final = "range_constraints"
 # Of an exported program, what the loader keeps as text, or splits and no more.
@@ -139,7 +139,7 @@ def check_exported(data: bytes) -> None:
 
 
 def check_script(data: bytes) -> None:
-    """Refuse TorchScript that could write files: it may run some of its code as it is read."""
+    """Refuse TorchScript that could write files or any memory: it may run its code as it is read."""
     reader = torch._C.PyTorchFileReader(io.BytesIO(data))
     for name in reader.get_all_records():
         if name.lower().endswith(".py"):
@@ -147,8 +147,8 @@ def check_script(data: bytes) -> None:
 
 
 def _check_code(code: str) -> None:
-    if found := _FILE_ATTRIBUTE.search(code):
-        raise UntrustedError(f"its operator {shown(found[1])} reads or writes files")
+    if found := _REACHING_ATTRIBUTE.search(code):
+        raise UntrustedError(f"its operator {shown(found[1])} reaches files, or memory that is not its own")
     while (less := _GETATTR.sub("_", code)) != code:
         code = less
     if re.search(r"\bgetattr\b", code):
