@@ -24,8 +24,8 @@ help: ## say what there is
 demo: ## an OCaml program streams real speech through a PyTorch-trained voice detector
 	@scripts/system-packages core demo
 	@scripts/python-environment
-	$(DUNE) build ocaml_lib/examples/vad.exe
-	@python ocaml_lib/examples/demo.py
+	$(DUNE) build examples/vad/vad.exe
+	@python examples/vad/demo.py
 
 test: setup test-c test-ocaml test-python ## all tests, in C, OCaml and Python
 

@@ -25,7 +25,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[2]
-VAD = ROOT / "_build" / "default" / "ocaml_lib" / "examples" / "vad.exe"
+VAD = ROOT / "_build" / "default" / "examples" / "vad" / "vad.exe"
 SOUNDS = Path("/usr/share/sounds/alsa")
 LISTEN_TIMEOUT_S = 60.0
 RATE = 16_000
