@@ -88,6 +88,13 @@ def identity(dtype: str, shape: Shape, path: Path) -> Path:
     return save(path, [node], [value("x", dtype, shape)], [value("y", dtype, shape)])
 
 
+def splits(path: Path) -> Path:
+    """`y`, a sequence, from `x` float32[4]: what no channel carries."""
+    tensor = helper.make_tensor_type_proto(TensorProto.FLOAT, None)
+    y = helper.make_value_info("y", helper.make_sequence_type_proto(tensor))
+    return save(path, [helper.make_node("SplitToSequence", ["x"], ["y"])], [value("x", "float32", [4])], [y])
+
+
 def small_mlp(path: Path) -> Path:
     """`x` float32[1,64] to `y` float32[1,10] through two hidden layers of 256."""
     return _mlp(path, 1)
