@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from ring_pair import FINGERPRINT, Descriptors
 
 from ipc_server import _core, engines
@@ -73,6 +74,19 @@ class Served:
     @property
     def _outputs(self) -> Any:
         return self.channel.model.signature.outputs
+
+
+def python_runs(model: Served, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Note each request that the lane has Python run."""
+    noted: list[object] = []
+    run = model.lane._run
+
+    def noting(channel: int, slot: int) -> None:
+        noted.append((channel, slot))
+        run(channel, slot)
+
+    monkeypatch.setattr(model.lane, "_run", noting)
+    return noted
 
 
 @contextlib.contextmanager

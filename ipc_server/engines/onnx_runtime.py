@@ -96,12 +96,12 @@ class PythonBinding:
         ]
 
     def bind_strings(self, name: str, dims: Sequence[int], address: int, most: int, text_bytes: int) -> None:
-        """Models without strings have none."""
-        raise NotImplementedError
+        """Never called: a model with strings has a StringsBinding."""
+        raise AssertionError(name)
 
     def copy_strings(self, output: int, name: str, address: int, most: int, text_bytes: int) -> None:
-        """Models without strings have none."""
-        raise NotImplementedError
+        """Never called: a model with strings has a StringsBinding."""
+        raise AssertionError(name)
 
 
 class StringsBinding:

@@ -22,7 +22,7 @@ from graphs import CASES
 from models import save, value
 from onnx import helper
 from ring_pair import X_TO_Y, ring_pair
-from served import LANE, LANES, Served, served
+from served import LANE, LANES, python_runs, served
 
 from ipc_server import _core, engines
 from ipc_server.abi import Dtype, ErrorCode
@@ -63,19 +63,6 @@ def compiled(path: Path, source: str) -> Path:
     command = ["gcc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(path)]
     subprocess.run(command, input=source, text=True, check=True)
     return path
-
-
-def python_runs(model: Served, monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Note each request that the lane has Python run."""
-    noted: list[object] = []
-    run = model.lane._run
-
-    def noting(channel: int, slot: int) -> None:
-        noted.append((channel, slot))
-        run(channel, slot)
-
-    monkeypatch.setattr(model.lane, "_run", noting)
-    return noted
 
 
 # --- Who runs what ------------------------------------------------------------------------------------------

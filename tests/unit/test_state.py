@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from models import save, value
 from onnx import helper
-from served import LANE, LANES, Served, served
+from served import LANE, LANES, Served, python_runs, served
 
 from ipc_server import engines
 from ipc_server.abi import Dtype, ErrorCode
@@ -73,19 +73,6 @@ def step(model: Served, x: np.ndarray, shape: np.ndarray = GOOD) -> np.ndarray:
 def xs() -> Iterator[np.ndarray]:
     random = np.random.default_rng(11)
     return (random.standard_normal(8).astype(np.float32) for _ in itertools.count())
-
-
-def python_runs(model: Served, monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Note each request that Python runs."""
-    noted: list[object] = []
-    run = model.lane._run
-
-    def noting(channel: int, slot: int) -> None:
-        noted.append((channel, slot))
-        run(channel, slot)
-
-    monkeypatch.setattr(model.lane, "_run", noting)
-    return noted
 
 
 # --- The same bits ------------------------------------------------------------------------------------------
