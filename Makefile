@@ -1,5 +1,7 @@
 # Everything a person types. Each command sets up what it needs, and finds it there the second time.
+ifndef SIDE_BY_SIDE
 .NOTPARALLEL:
+endif
 .DEFAULT_GOAL := help
 
 PYTHON_ENVIRONMENT := $(CURDIR)/.venv
@@ -12,11 +14,22 @@ export ORT_DISABLE_TELEMETRY := 1
 # One at a time in the build folder: dune 2.9 does not see to it itself.
 DUNE := mkdir -p build && flock build/dune.lock dune
 
+# Of `make fuzz`, for all targets together.
+FUZZ_SECONDS := 3600
+
 # Of `make conformance`: native, python, or both.
 LANES := native
 
-.PHONY: help demo test check setup test-c test-ocaml test-python conformance bench bench-quick bench-debian13 \
-    bench-pauses bench-tools test-debian13 lock format clean
+# Of `make chaos`: how many are killed, whether the run is to be one of before, and standbys a model.
+CHAOS_KILLS := 1000
+CHAOS_SEED :=
+CHAOS_STANDBYS := 1
+# Of `make chaos-systemd`: how often each.
+CHAOS_RESTARTS := 100
+
+.PHONY: help demo test check setup test-c test-ocaml test-python test-python-units test-python-processes \
+    conformance chaos chaos-systemd bench bench-quick \
+    bench-throughput bench-debian13 bench-pauses bench-tools test-debian13 test-systemd fuzz verify lock format clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -34,20 +47,45 @@ setup: ## what the tests and daily work need: packages, .venv, the OCaml build
 	@scripts/python-environment torch
 	$(DUNE) build
 
-# The parts of `make test`, without the set-up.
+# The parts of `make test`, without the set-up. What explores states needs no second system.
 test-c:
-	$(MAKE) -C c_shim test
+	$(MAKE) -C c_shim $(if $(filter second,$(SIDECAML_SYSTEM)),gcc clang check-golden,test)
 
 # --force: dune does not know that the tests also depend on the daemon.
 test-ocaml:
 	$(DUNE) runtest --force
 
+# Two halves side by side, of about the same length; each is shown when it has ended.
 test-python:
 	$(DUNE) build
-	python -m pytest
+	$(MAKE) -j2 --output-sync=target SIDE_BY_SIDE=yes test-python-units test-python-processes
+
+UNITS := tests/unit tests/property
+
+test-python-units:
+	python -m pytest $(UNITS)
+
+test-python-processes:
+	python -m pytest $(UNITS:%=--ignore=%)
 
 conformance: setup ## ONNX's own conformance suite, all of it: some ten minutes a lane; writes docs/conformance.md
 	cd tests && python -m conformance --lanes $(LANES) --page $(CURDIR)/docs/conformance.md
+
+chaos: ## workers, standbys and clients are killed and stopped under load; CHAOS_KILLS=100 takes a minute
+	@scripts/system-packages core test
+	@scripts/python-environment
+	$(DUNE) build ocaml_lib/test/chaos/chaos_client.exe
+	cd tests && python -m chaos --kills $(CHAOS_KILLS) --standbys $(CHAOS_STANDBYS) \
+	    $(if $(CHAOS_SEED),--seed $(CHAOS_SEED)) --out $(CURDIR)/build/chaos/latest.json
+
+chaos-systemd: ## the same load while systemd's service is restarted and killed 100 times each (as root or with sudo)
+	@scripts/system-packages core test debian13
+	@scripts/python-environment
+	$(DUNE) build ocaml_lib/test/chaos/chaos_client.exe
+	cd tests && python -m chaos.pack $(CURDIR)/build/chaos/machine
+	scripts/systemd-machine --bring build/chaos/machine --limit 1800 sh -c '/machine/install && \
+	    CHAOS_CLIENT=/machine/folder/chaos_client.exe LD_LIBRARY_PATH=/machine/folder \
+	    /opt/sidecaml/bin/python -m chaos.restarts --times $(CHAOS_RESTARTS) --out /results/chaos.json'
 
 bench: bench-tools ## every path to a model, compared: some ten minutes; writes bench/results and the plots in docs
 	python -m pytest bench --benchmark-autosave
@@ -55,6 +93,9 @@ bench: bench-tools ## every path to a model, compared: some ten minutes; writes 
 
 bench-quick: bench-tools ## the same for a first impression, in less than a minute; writes build/bench/quick
 	python -m pytest bench --quick
+
+bench-throughput: bench-tools ## batches, many clients, channels and deadlines: some ten minutes; writes bench/results
+	python -m bench.throughput
 
 bench-debian13: ## its part for OCaml 5, another domain's pauses, on a bare Debian 13 (as root or with sudo)
 	@scripts/system-packages debian13
@@ -83,10 +124,25 @@ test-debian13: ## `make demo` and `make test` of the committed tree on a bare De
 	@scripts/system-packages debian13
 	scripts/debian13 demo test
 
+test-systemd: ## under a real systemd, in a Debian 13 that is booted for it (as root or with sudo)
+	@scripts/system-packages core debian13
+	@scripts/python-environment
+	scripts/systemd-machine /opt/sidecaml/bin/python scenarios.py
+
 format: ## put the sources in the format that `make check` wants
 	ruff check --fix --select I .
 	ruff format .
 	git ls-files -z '*.[ch]' | xargs -0 clang-format -i
+
+verify: ## every state of a model of the protocol, with deaths at any step; and mistakes that must be found
+	@scripts/system-packages core verify
+	python3 c_shim/verify/run.py
+
+fuzz: ## hostile segments and messages, an hour of them; FUZZ_SECONDS=60 for a short run
+	@scripts/system-packages core test
+	@scripts/python-environment fuzz
+	$(MAKE) -C c_shim fuzz
+	python scripts/fuzz.py --seconds $(FUZZ_SECONDS)
 
 lock: ## renew requirements/lock-*.txt after a change of what is required
 	scripts/lock

@@ -11,9 +11,9 @@ from setuptools import Extension, setup
 
 HERE = Path(__file__).parent
 # The client's handshake is for C and OCaml; Python has its own, and so needs no msgpack-c.
-NOT_FOR_PYTHON = {"control.c"}
+NOT_FOR_PYTHON = {"backoff.c", "control.c", "handshake.c"}
 # What the native lane adds, where ONNX Runtime's header is there.
-NATIVE = {"onnxruntime.c"}
+NATIVE = {"onnxruntime.c", "callable.c"}
 HEADER = "onnxruntime_c_api.h"
 
 
@@ -55,10 +55,13 @@ core = Extension(
     sources=[source for source in sources if include or Path(source).name not in NATIVE],
     # A source archive holds all of these, whether or not the machine that makes it has the header.
     depends=c_files("include/sidecaml/*", "python/*", "src/*.h", "ort/*"),
+    libraries=["m"],
     include_dirs=["c_shim/include", "c_shim/src", *([str(include)] if include else [])],
     define_macros=[
         ("Py_LIMITED_API", "0x030B0000"),
         *([("SIDECAML_NATIVE", None)] if include else []),
+        # For the fault suite only: tests/crash_build.py.
+        *([("SIDECAML_CRASH_POINTS", None)] if os.environ.get("SIDECAML_BUILD") == "crash-points" else []),
     ],
     extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"],
     py_limited_api=True,

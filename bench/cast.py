@@ -10,7 +10,7 @@ from bench.cores import Cores
 from bench.daemon import Daemon
 from bench.driver import Driver, Samples
 from bench.freezing import freeze, swap, thaw
-from bench.paths import PATHS
+from bench.paths import PATHS, PathSpec
 
 
 class Cast:
@@ -48,19 +48,20 @@ class Cast:
 def cast(model: str, file: Path, paths: Sequence[str], cores: Cores, folder: Path) -> Iterator[Cast]:
     """Start fresh processes for the paths of a model; they end with the context."""
     specs = [PATHS[name] for name in paths]
-    variants = sorted({spec.served for spec in specs if spec.served})
     drivers: dict[str, Driver] = {}
     helpers: dict[str, tuple[int, ...]] = {}
     with contextlib.ExitStack() as cleanup:
-        daemon = Daemon(model, file, variants, folder, cores.server) if variants else None
-        if daemon:
+        daemons: dict[str, Daemon] = {}
+        for policy, variants in _by_policy(specs).items():
+            daemons[policy] = daemon = Daemon(model, file, variants, folder, cores.server, name=policy)
             cleanup.callback(daemon.kill)
             freeze(daemon.workers.values())
         for spec in specs:
             name = spec.served_name(model)
-            workers = (daemon.workers[name],) if daemon and name else ()
+            daemon_of = daemons[spec.policy] if name else None
+            workers = (daemon_of.workers[name],) if daemon_of and name else ()
             thaw(workers)
-            driver = Driver(spec, file, cores, folder, daemon.served(name) if daemon and name else None)
+            driver = Driver(spec, file, cores, folder, daemon_of.served(name) if daemon_of and name else None)
             cleanup.callback(driver.kill)
             drivers[spec.name] = driver
             helpers[spec.name] = (*workers, *driver.others)
@@ -69,5 +70,18 @@ def cast(model: str, file: Path, paths: Sequence[str], cores: Cores, folder: Pat
         for path, driver in drivers.items():
             thaw(helpers[path])
             driver.end()
-        if daemon:
+        for daemon in daemons.values():
             daemon.stop()
+
+
+def _by_policy(specs: Sequence[PathSpec]) -> dict[str, list[str]]:
+    """Give each policy's variants.
+
+    Each has a daemon of its own: the worker of one that spins is stopped in the middle of it, and workers of
+    the same daemon would take it for one that keeps a core.
+    """
+    found: dict[str, list[str]] = {}
+    for spec in specs:
+        if spec.served and spec.served not in found.setdefault(spec.policy, []):
+            found[spec.policy].append(spec.served)
+    return {policy: sorted(variants) for policy, variants in found.items()}

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from bench import beside, carried, cores, engines, machine, pauses, report, results, rounds, wake
+from bench import beside, carried, cores, engines, idle, machine, pauses, report, results, ring, rounds, wake
 from bench.cast import cast
 from bench.cores import Cores
 from bench.driver import Samples
@@ -28,8 +28,8 @@ MEASURED = pytest.StashKey[bool]()
 LATENCY_FIXTURE = "latencies"
 # Whose whole distributions are kept, for the plots.
 DISTRIBUTION_MODELS = ("small",)
-NOT_QUICK = ("test_beside.py", "test_pauses.py")
-NOT_LATENCY = (*NOT_QUICK, "test_wake.py", "test_carried.py", "test_engines.py")
+NOT_QUICK = ("test_beside.py", "test_idle.py", "test_pauses.py", "test_staged.py")
+NOT_LATENCY = (*NOT_QUICK, "test_wake.py", "test_carried.py", "test_engines.py", "test_ring.py")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -199,6 +199,30 @@ def by_engine(
 
 
 @pytest.fixture(scope="session")
+def checking(
+    settings: Settings, pair: Cores, tell: Callable[[str], None]
+) -> tuple[dict[ring.Check, list[Samples]], list[Row]]:
+    """Calls of the ring alone, with its checks and without."""
+    tell("what checks cost")
+    found = _or_exit(lambda: ring.measure_checks(settings.runs, pair))
+    rows = ring.rows_of_checks(found)
+    results.save(settings.results, results.CHECKS, rows)
+    return found, rows
+
+
+@pytest.fixture(scope="session")
+def staging(
+    settings: Settings, pair: Cores, tell: Callable[[str], None]
+) -> tuple[dict[ring.Stage, list[Samples]], list[Row]]:
+    """Calls with tensors in place and staged."""
+    tell("what staging costs")
+    found = _or_exit(lambda: ring.measure_stages(settings.runs, pair))
+    rows = ring.rows_of_stages(found)
+    results.save(settings.results, results.STAGING, rows)
+    return found, rows
+
+
+@pytest.fixture(scope="session")
 def besides(
     settings: Settings, pair: Cores, tell: Callable[[str], None]
 ) -> tuple[dict[str, list[Samples]], list[Row]]:
@@ -207,6 +231,16 @@ def besides(
     found = _or_exit(lambda: beside.measure(settings.runs, pair))
     rows = beside.rows_of(found)
     results.save(settings.results, results.BESIDE, rows)
+    return found, rows
+
+
+@pytest.fixture(scope="session")
+def idling(settings: Settings, tell: Callable[[str], None]) -> tuple[list[idle.Idle], list[Row]]:
+    """A daemon whose clients do nothing."""
+    tell("an idle daemon")
+    found = _or_exit(lambda: [idle.measure(slots) for slots in idle.SLOTS])
+    rows = idle.rows_of(found)
+    results.save(settings.results, results.IDLE, rows)
     return found, rows
 
 

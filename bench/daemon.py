@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from bench.driver import Served
@@ -21,36 +21,53 @@ READY_S = 120.0
 STOP_S = 30.0
 _LAST_WORDS = 2000
 _PAUSE_S = 0.01
+_WARM = re.compile(r"model \S+: standby \d+ is warm")
 _READY = re.compile(r"model (\S+): ready in .*?, worker (\d+)")
 
 
 class Daemon:
     """A running daemon; `workers` gives the process of each model by its served name."""
 
-    def __init__(
-        self, model: str, file: Path, variants: Collection[str], folder: Path, core: int | None
+    def __init__(  # noqa: PLR0913 (what there is one of by keyword)
+        self,
+        model: str,
+        file: Path,
+        variants: Collection[str],
+        folder: Path,
+        core: int | None,
+        *,
+        name: str = "bench",
+        standbys: int = 0,
     ) -> None:
         """Serve the file as MODEL--VARIANT for each variant LANE-POLICY; wait until all are ready.
 
-        Its workers are pinned to the core, if one is given.
+        Its files in the folder have a `name`, if there are several daemons.
+
+        Its workers are pinned to the core, if one is given. Standbys, of which there are none where calls
+        are measured, because they take a core while they load, are waited for.
         """
-        self._socket = folder / "bench.sock"
-        self._log = folder / "daemon.log"
-        settings = folder / "daemon.toml"
+        self._socket = folder / f"{name}.sock"
+        self._log = folder / f"{name}.log"
+        settings = folder / f"{name}.toml"
         settings.write_text(configuration(model, file, variants, self._socket), encoding="utf-8")
         command = [sys.executable, "-m", "ipc_server.cli", "serve", "--strict", f"--config={settings}"]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment()
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_environment(standbys)
             )
         try:
-            self.workers = self._wait_ready({f"{model}--{variant}" for variant in variants})
+            self.workers = self._wait_ready({f"{model}--{variant}" for variant in variants}, standbys)
             if core is not None:
                 for pid in self.workers.values():
                     pin(pid, core)
         except BaseException:
             self.kill()
             raise
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's process."""
+        return self._process.pid
 
     def served(self, name: str) -> Served:
         """Give what a client needs to reach one of its models."""
@@ -70,9 +87,12 @@ class Daemon:
         self._process.kill()
         self._process.wait()
 
-    def _wait_ready(self, names: set[str]) -> dict[str, int]:
+    def _wait_ready(self, names: set[str], standbys: int) -> dict[str, int]:
         end = time.monotonic() + READY_S
-        while not names <= (workers := workers_of(self._words())).keys():
+        while (
+            not names <= (workers := workers_of(self._words())).keys()
+            or len(_WARM.findall(self._words())) < len(names) * standbys
+        ):
             if self._process.poll() is not None:
                 raise BenchError(
                     f"the daemon ended with code {self._process.returncode}: {self._words()[-_LAST_WORDS:]}"
@@ -122,9 +142,27 @@ def workers_of(log: str) -> dict[str, int]:
     return {name: int(pid) for name, pid in _READY.findall(log)}
 
 
-def _environment() -> dict[str, str]:
-    # Settings of somebody's own daemon must not reach this one.
+def wait_for(
+    process: subprocess.Popen[bytes], log: Path, what: str, ready: Callable[[], bool], patience_s: float
+) -> None:
+    """Wait until a server is ready. Raises BenchError with its last words when it ends, or takes too long."""
+    end = time.monotonic() + patience_s
+    while not ready():
+        words = log.read_text(encoding="utf-8", errors="replace")[-_LAST_WORDS:]
+        if process.poll() is not None:
+            raise BenchError(f"{what} ended with code {process.returncode}: {words}")
+        if time.monotonic() > end:
+            raise BenchError(f"{what} was not ready within {patience_s:g} s: {words}")
+        time.sleep(_PAUSE_S)
+
+
+def clean_environment(standbys: int = 0) -> dict[str, str]:
+    """Build a daemon's environment: without settings of somebody's own.
+
+    Nor with standbys where calls are measured: one that loads would be measured, too.
+    """
     kept = ("SIDECAML_ONNXRUNTIME", "SIDECAML_PYTHON")
-    return {
+    inherited = {
         name: text for name, text in environment().items() if not name.startswith("SIDECAML_") or name in kept
     }
+    return {**inherited, "SIDECAML_STANDBYS": str(standbys)}

@@ -49,6 +49,7 @@ class Goal:
 
 
 IPC = "ipc-native-spin"
+EMPTY_ONE_THREAD, EMPTY_TWO_CORES = ("empty", "one thread"), ("empty", "two cores")
 
 GOALS = (
     Goal(IPC, ("floor",), (SMALL_TIGHT, SMALL_TOUCHED, *ID16), 1.05),
@@ -72,6 +73,14 @@ GOALS = (
     Goal("ffi-locked", ("ipc-released",), (PAUSES,), 4.0, "at least", note="another domain's pause, OCaml 5"),
     Goal("ipc-released", ("ffi-released",), (PAUSES,), 1.2, note="another domain's pause, OCaml 5"),
     Goal("ffi-locked", ("c-inprocess",), (SMALL_TIGHT,), 1.05, note="Sidecaml_ffi against bare C"),
+    Goal(
+        "ring-checked",
+        ("ring-unchecked",),
+        (EMPTY_ONE_THREAD, EMPTY_TWO_CORES),
+        0.03,
+        difference_us=True,
+        note="what is checked and noted on every call",
+    ),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,8 @@ def identity(path: Path, shape: Sequence[int]) -> None:
     _save(path, [helper.make_node("Identity", ["x"], ["y"])], shape, shape, {})
 
 
-def mlp(path: Path, sizes: Sequence[int]) -> None:
-    """`x` float32[1,first] to `y` float32[1,last] through layers of these sizes, Relu between them."""
+def mlp(path: Path, sizes: Sequence[int], batch: int | str = 1) -> None:
+    """`x` float32[batch,first] to `y` float32[batch,last] through layers of these sizes, Relu between."""
     random = np.random.default_rng(SEED)
     constants: dict[str, np.ndarray] = {}
     nodes = []
@@ -43,7 +44,7 @@ def mlp(path: Path, sizes: Sequence[int]) -> None:
         if layer != last:
             current = f"r{layer}"
             nodes.append(helper.make_node("Relu", [gemm], [current]))
-    _save(path, nodes, [1, sizes[0]], [1, sizes[-1]], constants)
+    _save(path, nodes, [batch, sizes[0]], [batch, sizes[-1]], constants)
 
 
 def vad(path: Path) -> None:
@@ -59,11 +60,15 @@ def vad(path: Path) -> None:
     path.write_bytes(model.SerializeToString())
 
 
+NETWORKS: dict[str, Sequence[int]] = {
+    "tiny": [16, 8, 1],
+    "small": [64, 256, 256, 10],
+    "wide": [1024, 1024, 1024, 1024],
+}
+
 MODELS: dict[str, Callable[[Path], None]] = {
     "id16": lambda path: identity(path, [16]),
-    "tiny": lambda path: mlp(path, [16, 8, 1]),
-    "small": lambda path: mlp(path, [64, 256, 256, 10]),
-    "wide": lambda path: mlp(path, [1024, 1024, 1024, 1024]),
+    **{name: partial(mlp, sizes=sizes) for name, sizes in NETWORKS.items()},
     "vad": vad,
     "id1m": lambda path: identity(path, [FLOATS_A_MIB]),
     "id16m": lambda path: identity(path, [16 * FLOATS_A_MIB]),
@@ -83,11 +88,18 @@ def write(name: str, folder: Path) -> Path:
     return path
 
 
+def write_dynamic(name: str, folder: Path) -> Path:
+    """Write one of the networks with a dynamic batch, N, and give its path."""
+    path = folder / f"{name}.onnx"
+    mlp(path, NETWORKS[name], "N")
+    return path
+
+
 def _save(
     path: Path,
     nodes: Sequence[onnx.NodeProto],
-    input_shape: Sequence[int],
-    output_shape: Sequence[int],
+    input_shape: Sequence[int | str],
+    output_shape: Sequence[int | str],
     constants: dict[str, np.ndarray],
 ) -> None:
     graph = helper.make_graph(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import results
+from bench import idle, results
 from bench.errors import BenchError
 from bench.goals import Outcome, outcomes
 from bench.models import MODELS
@@ -38,15 +38,19 @@ def write(folder: Path) -> Path:
             f"{folder} holds no {results.LATEST} and {results.MACHINE}: measure first, with `make bench`"
         )
     pauses = results.load(folder, results.PAUSES)
+    checks = results.load(folder, results.CHECKS)
     sections = [
         heading(machine),
-        goals_section(goal_outcomes(rows, pauses)),
+        goals_section(goal_outcomes([*rows, *(checks or [])], pauses)),
         latency_section(rows),
         wake_section(results.load(folder, results.WAKE)),
         pauses_section(pauses),
         beside_section(results.load(folder, results.BESIDE)),
         carried_section(results.load(folder, results.CARRIED)),
         engines_section(results.load(folder, results.ENGINES)),
+        checks_section(checks),
+        staging_section(results.load(folder, results.STAGING)),
+        idle_section(results.load(folder, results.IDLE)),
     ]
     file = folder / REPORT
     file.write_text("\n\n".join(filter(None, sections)) + "\n", encoding="utf-8")
@@ -150,6 +154,28 @@ def wake_section(rows: Sequence[Row] | None) -> str:
     )
 
 
+def idle_section(rows: Sequence[Row] | None) -> str:
+    """Show what a daemon costs whose clients do nothing."""
+    if not rows:
+        return ""
+    head = ("open", "share of a core", "goal", "wake-ups a second", "a channel beyond its tensors", "goal")
+    return (
+        "## An idle daemon\n\nSupervisor, worker and standby of `small` together, while nobody calls.\n\n"
+        + table(head, map(_idle_row, rows))
+    )
+
+
+def _idle_row(row: Row) -> list[str]:
+    return [
+        row["caller"].removeprefix("none, "),
+        f"{100 * row['core_share']:.2f} %",
+        f"under {100 * idle.CORE_SHARE:g} %",
+        f"{row['wakeups_per_s']:g}",
+        f"{row['bytes_per_channel'] / 1024:.0f} KiB",
+        f"under {idle.BYTES_A_CHANNEL // 1024} KiB",
+    ]
+
+
 def pauses_section(pauses: Mapping[str, Any] | None) -> str:
     """Show the pauses of a domain beside one that infers."""
     title = "## Another domain's pauses\n\n"
@@ -215,6 +241,63 @@ def engines_section(rows: Sequence[Row] | None) -> str:
             ),
         )
     )
+
+
+def checks_section(rows: Sequence[Row] | None) -> str:
+    """Show what the checks cost on every call."""
+    if not rows:
+        return ""
+    return (
+        "## What checks cost\n\nNanoseconds a call of a model that does nothing, by the ring alone: "
+        "*checked*, as it is; *unchecked*, without the journal, the guard and the look whether a channel is "
+        "staged. On one thread, which submits, serves and takes the answer; and between two cores that "
+        "spin.\n\n"
+        + table(
+            ("build", "on", "calls", "p50", "p90", "p99", "added", "/ unchecked"),
+            (
+                [
+                    row["path"].removeprefix("ring-"),
+                    row["caller"],
+                    str(row["n"]),
+                    *(f"{row[name]:.1f}" for name in _PERCENTILES[:3]),
+                    *_added(row, 1, 1),
+                ]
+                for row in rows
+            ),
+        )
+    )
+
+
+def staging_section(rows: Sequence[Row] | None) -> str:
+    """Show what staging costs by size."""
+    if not rows:
+        return ""
+    return (
+        "## What staging costs\n\nMicroseconds a call of a model that copies its input to its output, both "
+        "of this size: fill, run, read; both sides spin. *Staged*, as for users that are not trusted, the "
+        "worker copies the input before the run and the output after it.\n\n"
+        + table(
+            ("bytes", "tensors", "calls", "p50", "p90", "p99", "added", "/ in place"),
+            (
+                [
+                    f"{row['bytes']:,}",
+                    row["path"],
+                    str(row["n"]),
+                    *_percentiles(row)[:3],
+                    *_added(row, 1000, 2),
+                ]
+                for row in rows
+            ),
+        )
+    )
+
+
+def _added(row: Row, unit_ns: int, digits: int) -> list[str]:
+    if "added_p50_ns" not in row:
+        return ["", ""]
+    median, least, most = (row[f"added_p50_ns{end}"] / unit_ns for end in ("", "_min", "_max"))
+    added = f"{median:.{digits}f} ({least:.{digits}f} to {most:.{digits}f})"
+    return [added, _ratio(row, "ratio_p50")]
 
 
 def _copied_ratio(row: Row) -> str:

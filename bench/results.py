@@ -23,6 +23,11 @@ BESIDE = "beside.json"
 CARRIED = "carried.json"
 ENGINES = "engines.json"
 PAUSES = "pauses.json"
+CHECKS = "checks.json"
+STAGING = "staging.json"
+IDLE = "idle.json"
+# Of tables apart.
+APART = (WAKE, BESIDE, CARRIED, ENGINES, PAUSES, CHECKS, STAGING, IDLE)
 
 Row = dict[str, Any]
 # The body in equal steps, the tail in steps of equal ratio towards 1.
@@ -83,7 +88,19 @@ def save(folder: Path, name: str, content: object) -> None:
 
 def clear(folder: Path) -> None:
     """Remove the results in a folder."""
-    for name in (LATEST, MACHINE, DISTRIBUTIONS, WAKE, BESIDE, CARRIED, ENGINES, PAUSES):
+    for name in (
+        LATEST,
+        MACHINE,
+        DISTRIBUTIONS,
+        WAKE,
+        BESIDE,
+        CARRIED,
+        ENGINES,
+        PAUSES,
+        CHECKS,
+        STAGING,
+        IDLE,
+    ):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from bench.cores import Cores
 from bench.driver import Samples, compare_outputs
 from bench.models import write
 from bench.settings import CALLERS, SEEDS, Settings
+
+T = TypeVar("T")
 
 
 class Cell(NamedTuple):
@@ -44,7 +46,7 @@ OpenPaths = Callable[[str, Path, Sequence[str], Cores, Path], AbstractContextMan
 Tell = Callable[[str], None]
 
 
-def rotated(paths: Sequence[str], by: int) -> list[str]:
+def rotated(paths: Sequence[T], by: int) -> list[T]:
     """Begin with another path each round, so that none always comes first or after the same pause."""
     by %= len(paths)
     return [*paths[by:], *paths[:by]]

@@ -9,19 +9,7 @@ from typing import Any
 import numpy as np
 
 from bench.driver import Samples
-
-# In thousandths, so that ranks are whole numbers and never rounded.
-PERCENTILES = {"p50_ns": 500, "p90_ns": 900, "p99_ns": 990, "p999_ns": 999, "max_ns": 1000}
-
-
-def summary(samples: Samples) -> dict[str, int]:
-    """Count the samples and give their percentiles: each the smallest sample with so many below or equal."""
-    count = len(samples)
-    if not count:
-        raise ValueError("no samples")
-    ordered = np.sort(samples)
-    ranks = {name: -(-count * thousandths // 1000) for name, thousandths in PERCENTILES.items()}
-    return {"n": count, **{name: int(ordered[rank - 1]) for name, rank in ranks.items()}}
+from ipc_server.bench.percentiles import summary
 
 
 def summary_of_runs(runs: Sequence[Samples]) -> dict[str, Any]:

@@ -6,10 +6,17 @@ thread at a time may use an object; while it waits in `next`, `wait` or `spin` a
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NoReturn, final
 
 from typing_extensions import Buffer
+
+# How a worker attaches a channel: it goes on with one whose worker died; its client is not trusted, so that
+# what it writes during a run must change nothing.
+RESUME: Final = 1
+STAGED: Final = 2
+HIGH: Final = 4
+ALONE: Final = 8
 
 SPIN: Final = 0
 ADAPTIVE: Final = 1
@@ -74,6 +81,43 @@ def read_strings(kind: str, name: str, place: Buffer, most: int, count: int, /) 
 def write_strings(place: Buffer, most: int, items: Sequence[bytes], /) -> None:
     """Write UTF-8 texts to a slot's tensor; INVALID where they have no room."""
 
+def run_load(
+    *,
+    channels: Sequence[Channel],
+    seeds: Sequence[int],
+    window: int,
+    burst: int,
+    policy: int,
+    rate: float,
+    start_ns: int,
+    measure_ns: int,
+    end_ns: int,
+    deadline_ns: int,
+    inputs: Sequence[Sequence[Buffer]],
+    answers: Sequence[Sequence[Buffer]] | None,
+    samples: Buffer,
+    stop: Buffer,
+) -> tuple[dict[int, int], int, int, int, int, int, int, int, int, bool, bool, int]:
+    """Keep channels under load without the interpreter lock, and note how long each request took.
+
+    The channels are of one model, opened in the same way, and one thread looks at them in turn: more than
+    one take policy SPIN. Each has a window, a rate and a seed of its own, and an equal share of `samples`.
+
+    Of each up to `window` requests are in flight. With a rate above 0 they arrive at random, so many a
+    second, and each counts from when it was to start; with 0, `burst` answers are followed by as many
+    requests. What was to start before `measure_ns` is left out. Each request gets one of the sets of
+    `inputs`, images of a slot's tensors at their start; with `answers`, a row for each set, outputs are
+    compared with them. `samples` takes 64-bit nanoseconds of what was answered, channel after channel
+    without a gap, each in order. Where a channel's share is full its load ends, and where the first byte of
+    `stop` is set, by a signal's handler, all do.
+
+    Gives, of all channels together, requests by outcome (0: answered, else an error code); how many found
+    no free slot until the end; wrong answers; answers that the worker had after their deadline; requests
+    that were sent after theirs; those, among TIMEOUT, that had no slot until theirs; when sending ended;
+    when the last answer came; the thread's processor time; whether it was stopped; whether a share of
+    `samples` was full; SERVER_GONE or CORRUPT where that ended a channel, else 0. INVALID raises.
+    """
+
 def open_onnxruntime(path: str | os.PathLike[str] | None, /) -> str:
     """Open ONNX Runtime, once for the process; its version.
 
@@ -131,8 +175,33 @@ class Binding:
         Strings have the address 0 and the bytes of their text.
         """
 
+def hold_lifeline(fd: int, /) -> None:
+    """Have this thread hold `fd`, shared memory of a page that is all zeros, until its end."""
+
+def wait_lifeline(fd: int, timeout_ns: int, /) -> bool:
+    """Whether the thread that holds it is over within the time; may say no before.
+
+    Raises INVALID when nobody holds it. The page may lie: a yes is a reason to look closer.
+    """
+
 def exit_with_peer(fd: int, /) -> None:
     """End the process at once, with status 0, when the other end of socket `fd` is gone."""
+
+def usable_cores() -> int:
+    """Count the processors that this thread may use at a time.
+
+    That is its affinity mask, or the quota of its control groups, rounded down, where that is less; at
+    least 1.
+    """
+
+def guard() -> None:
+    """Survive clients that take pages of their segments away.
+
+    Installs the handler of SIGBUS, or sees that it still is: to be called after code of others ran.
+    """
+
+def guard_again() -> None:
+    """Do so in a process where `guard` was called before; in another, nothing."""
 
 @final
 class Memory(Buffer):
@@ -151,13 +220,16 @@ class Layout:
     def __new__(
         cls,
         tensors: Iterable[
-            tuple[str, int, bool, bool, Iterable[int]] | tuple[str, int, bool, bool, Iterable[int], int]
+            tuple[str, int, bool, bool, Iterable[int]]
+            | tuple[str, int, bool, bool, Iterable[int], int]
+            | tuple[str, int, bool, bool, Iterable[int], int, bool]
         ],
         slots: int,
         fingerprint: int,
     ) -> Layout:
-        """Compute it for `tensors` of (name, dtype, output, dynamic, max_dims[, text_bytes]), inputs first.
+        """Compute it for `tensors`, inputs first.
 
+        Each is (name, dtype, output, dynamic, max_dims[, text_bytes[, packed]]).
         INVALID for what no segment can hold, NO_SPACE for more than 2^62 bytes.
         """
 
@@ -185,14 +257,50 @@ class Layout:
 class Worker:
     """The serving side: any number of channels, one request at a time."""
 
-    def __new__(cls, status_fd: int, control_fd: int, policy: int) -> Worker:
-        """Format the status page and take its descriptor over; `control_fd` is watched and not taken."""
+    def __new__(cls, status_fd: int, control_fd: int, policy: int, page: int = 0) -> Worker:
+        """Take a page of the status file over, new or of a worker that died; `control_fd` is only watched."""
 
-    def attach(self, segment_fd: int, request_fd: int, answer_fd: int, layout: Layout, /) -> int:
+    def attach(
+        self,
+        segment_fd: int,
+        request_fd: int,
+        answer_fd: int,
+        layout: Layout,
+        journal_fd: int | None = None,
+        how: int = 0,
+        /,
+    ) -> int:
         """Map and format a zeroed segment and serve it; the channel's index here.
 
-        Takes the descriptors over when it succeeds.
+        With RESUME in `how`, go on with one whose worker died. With STAGED, requests run on private copies
+        of their tensors, and every slot has the same place for them. With HIGH, they come before those of
+        channels without it. With ALONE, each of them runs by itself, for ten minutes. Without a journal,
+        nothing of the channel outlives this worker. Takes the descriptors over when it succeeds.
         """
+
+    def join_crowd(self, fd: int, entry: int, threads: int, cores: int, /) -> None:
+        """Count among the daemon's workers: `entry` of the crowd page `fd` is this one's.
+
+        A run takes `threads`; the daemon may use `cores`. Takes the descriptor over when it succeeds.
+        """
+
+    def broken(self) -> list[int]:
+        """Name the channels whose clients took pages of their segments away, each once.
+
+        They are served no more. `next` and `serve` return for the news.
+        """
+
+    def interrupted(self, channel: int, /) -> int:
+        """Right after RESUME: how often the request was started that the dead worker was running, or 0."""
+
+    def journal(self, channel: int, /) -> tuple[int, int]:
+        """Say where the journal's memory for carried state is, and its size in bytes."""
+
+    def carried(self, channel: int, /) -> tuple[bool, int]:
+        """Tell whether carried state is committed, and in which place, 0 or 1, the next run reads it."""
+
+    def begin_state(self, channel: int, state: int, /) -> None:
+        """Say which state a channel is in before any request of it runs here."""
 
     def detach(self, channel: int, /) -> None:
         """Unmap a channel. BufferError while views of it exist, INVALID while a request of it runs."""
@@ -214,18 +322,26 @@ class Worker:
         self,
         channel: int,
         slot: int,
-        binding: Binding | None,
+        binding: Binding | Callable[[], str | None] | None,
         dims: Iterable[Iterable[int]] = (),
         state: int = 0,
         next_state: int = ...,
+        together: bool = True,
         /,
     ) -> None:
         """Have `serve` run requests of a slot by itself: with these dims, in this state of the channel.
 
         `dims` are those of each dynamic tensor: of inputs as they have to come, of outputs as they are told.
         A run that succeeds takes the channel to `next_state` (default: the same). The 32 latest used are
-        kept, until the channel is detached; None ends all of the slot's.
+        kept, until the channel is detached; None ends all of the slot's. Only with `together` may requests be
+        part of a batch. A callable takes the interpreter lock, and gives what went wrong, if anything did.
         """
+
+    def attempts(self) -> int:
+        """Tell how many workers began to run the running request and died; at most 7."""
+
+    def drop_carried(self) -> None:
+        """Carry nothing from now on in the running request's channel; before its memory is cleared."""
 
     def state(self) -> int:
         """Tell the state of the running request's channel: 0 at first."""
@@ -234,7 +350,28 @@ class Worker:
         """Tell whether the running request wants its channel's state to start anew."""
 
     def set_state(self, state: int, /) -> None:
-        """Say which state it is in from now on."""
+        """Say which state it is in from now on; its lowest bit, the place, is committed with the answer."""
+
+    def set_batching(
+        self,
+        maker: Session | Callable[[tuple[tuple[int, tuple[int, ...]], ...]], Callable[[], str | None]],
+        most: int,
+        gather_from: int,
+        rest_from: int,
+        costs_ns: Iterable[int],
+        axes: Sequence[int],
+        /,
+    ) -> None:
+        """Have `serve` run up to `most` rows of requests of bound slots as one, before there are channels.
+
+        `gather_from` is the fewest requests for which copying them together pays, `rest_from` the fewest
+        neighbours for which copying what does not lie in place does; 0 for never. `costs_ns` has most + 1 run
+        times by the number of rows, 0 where unknown; `axes` has of each tensor the one that requests are
+        joined along, -1 for an input that they share. INVALID when there are channels.
+
+        A callable gets (address, dims) of each tensor, the dims filled up with zeros, and makes what runs a
+        batch there: a callable as in `bind`.
+        """
 
     def serve(self) -> tuple[int, int, str | None] | None:
         """Run the requests of bound slots until there is something else to do.
@@ -300,6 +437,24 @@ class Channel:
 
         After TIMEOUT the request is given up, and the slot answers BUSY at `claim` until the worker is done
         with it.
+        """
+
+    def wait_any(self, deadline_ns: int = 0, /) -> int:
+        """Wait until any request ends whose end was not told yet; its slot, whose `wait` ends at once.
+
+        INVALID when there is none, TIMEOUT at the deadline, which gives none up.
+        """
+
+    def claim_wait(self, deadline_ns: int = 0, /) -> int:
+        """Claim, but wait while the slot is BUSY: TIMEOUT at the deadline."""
+
+    def claim_run(self, most: int, /) -> int:
+        """Count the slots from the next on that may be filled now, at most `most`; else errors of claim."""
+
+    def submit_run(self, count: int, deadline_ns: int = 0, /) -> int:
+        """Publish the requests in the next `count` slots, all at once; the first slot.
+
+        INVALID, and none is published, when one of them is not free.
         """
 
     def release(self, slot: int, /) -> None:

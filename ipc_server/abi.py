@@ -9,7 +9,7 @@ import enum
 from typing import Final
 
 # Both sides of a segment and of a control connection speak the same one.
-ABI_VERSION: Final = 2
+ABI_VERSION: Final = 4
 
 # Most dimensions of a tensor.
 MAX_RANK: Final = 16
@@ -35,6 +35,27 @@ TENSOR_ALIGN: Final = 64
 # Largest control message, both ways.
 CONTROL_BYTES: Final = 65536
 
+# A journal counts the runs of one request that were started up to this.
+MOST_ATTEMPTS: Final = 7
+
+# Most requests of one run.
+MOST_BATCH: Final = 128
+
+# A journal's `started` is `(first ticket + 1) << STARTED_BITS | ...`.
+STARTED_BITS: Final = 10
+
+# A journal's `committed` is `(last ticket + 1) << COMMITTED_BITS | ...`.
+COMMITTED_BITS: Final = 2
+
+# Workers that a crowd page has entries for.
+CROWD_ENTRIES: Final = 255
+
+# Most instances of a model: pages of its status file.
+MAX_INSTANCES: Final = 64
+
+# Slots lie close together only where their bytes are a multiple of this.
+PACKED_ALIGN: Final = 16
+
 # A slot's word is `ticket << STATE_BITS | state`.
 STATE_BITS: Final = 3
 
@@ -46,6 +67,9 @@ TENSOR_OUTPUT: Final = 1
 
 # Descriptor flag: each request has dims of its own.
 TENSOR_DYNAMIC: Final = 2
+
+# Descriptor flag: slots lie close together, as parts of one tensor.
+TENSOR_PACKED: Final = 4
 
 # Slot flag: all four stamps are wanted.
 SLOT_STAMPS: Final = 1
@@ -61,9 +85,12 @@ STATUS_MAGIC: Final = b"SIDESTAT"
 SEGMENT_HEADER_BYTES: Final = 128
 TENSOR_BYTES: Final = 256
 CLIENT_BYTES: Final = 128
+WORKER_BYTES: Final = 128
 SLOT_BYTES: Final = 512
 DIMS_BYTES: Final = 128
 STATUS_BYTES: Final = 4096
+CROWD_BYTES: Final = 32768
+CROWD_ENTRY_BYTES: Final = 128
 
 # Where their fields lie, from the structure's start.
 SEGMENT_HEADER_MAGIC_OFFSET: Final = 0
@@ -90,6 +117,8 @@ TENSOR_TEXT_BYTES_OFFSET: Final = 168
 TENSOR_NAME_OFFSET: Final = 176
 CLIENT_WAITING_OFFSET: Final = 0
 CLIENT_CORE_OFFSET: Final = 4
+CLIENT_THREAD_OFFSET: Final = 8
+WORKER_PAGE_OFFSET: Final = 0
 SLOT_WORD_OFFSET: Final = 0
 SLOT_DEADLINE_NS_OFFSET: Final = 8
 SLOT_SUBMITTED_NS_OFFSET: Final = 16
@@ -107,6 +136,8 @@ STATUS_PID_OFFSET: Final = 12
 STATUS_STARTED_NS_OFFSET: Final = 16
 STATUS_PARKED_OFFSET: Final = 128
 STATUS_CORE_OFFSET: Final = 132
+STATUS_CROWD_OFFSET: Final = 136
+STATUS_CORES_OFFSET: Final = 140
 STATUS_HEARTBEAT_NS_OFFSET: Final = 256
 STATUS_SERVED_OFFSET: Final = 264
 STATUS_FAILED_OFFSET: Final = 272
@@ -114,6 +145,15 @@ STATUS_ABANDONED_OFFSET: Final = 280
 STATUS_PARKS_OFFSET: Final = 288
 STATUS_CHANNELS_OFFSET: Final = 296
 STATUS_RUNNING_NS_OFFSET: Final = 304
+STATUS_BATCHES_OFFSET: Final = 312
+STATUS_BATCHED_OFFSET: Final = 320
+STATUS_REFUSED_OFFSET: Final = 328
+STATUS_BUSY_NS_OFFSET: Final = 336
+CROWD_USED_OFFSET: Final = 0
+CROWD_ENTRIES_OFFSET: Final = 128
+JOURNAL_STARTED_OFFSET: Final = 64
+JOURNAL_COMMITTED_OFFSET: Final = 72
+JOURNAL_FAILED_OFFSET: Final = 80
 
 
 class Dtype(enum.IntEnum):
@@ -178,6 +218,7 @@ class ErrorCode(enum.IntEnum):
     BAD_DIMS = 7
     OUTPUT_TOO_LARGE = 8
     BAD_STRINGS = 9
+    DEADLINE = 10
     UNKNOWN_MODEL = 20
     MODEL_FAILED = 21
     TOO_MANY_SLOTS = 22
@@ -193,6 +234,7 @@ class ErrorCode(enum.IntEnum):
     INVALID = 60
     SYSTEM = 61
     NO_MEMORY = 62
+    CIRCUIT_OPEN = 63
     PENDING = 80
     AGAIN = 81
 
@@ -267,6 +309,7 @@ ERROR_TEXT: Final[dict[ErrorCode, str]] = {
     ErrorCode.BAD_DIMS: "dimensions that the model or the channel does not take",
     ErrorCode.OUTPUT_TOO_LARGE: "an output is larger than the channel's room for it: open with larger dims",
     ErrorCode.BAD_STRINGS: "a string input whose table or text is not as the protocol says",
+    ErrorCode.DEADLINE: "the request could not have been answered by its deadline: it was not run",
     ErrorCode.UNKNOWN_MODEL: "the daemon has no model of that name",
     ErrorCode.MODEL_FAILED: "the model could not be loaded",
     ErrorCode.TOO_MANY_SLOTS: "more slots than the daemon allows",
@@ -282,6 +325,7 @@ ERROR_TEXT: Final[dict[ErrorCode, str]] = {
     ErrorCode.INVALID: "a call that the library does not allow",
     ErrorCode.SYSTEM: "the operating system refused a call",
     ErrorCode.NO_MEMORY: "out of memory",
+    ErrorCode.CIRCUIT_OPEN: "too many calls in a row failed: for a while none is tried",
     ErrorCode.PENDING: "no answer yet",
     ErrorCode.AGAIN: "interrupted before there was an answer: call again",
 }

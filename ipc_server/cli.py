@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 from ipc_server import __version__, config, logs
 from ipc_server.abi import ABI_VERSION
 from ipc_server.ask import Conversation
+from ipc_server.bench import arguments as bench_arguments
 from ipc_server.config_values import ConfigError
 from ipc_server.decode import DecodeError, counted
 from ipc_server.errors import SidecamlError
@@ -72,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     models.set_defaults(run=_models)
     _add_describe(commands)
     export_arguments.add(commands, _export)
+    _add_socket(bench_arguments.add(commands, _bench))
     inspect = commands.add_parser(
         "inspect", help="decode the shared memory of a channel, or list the channels"
     )
@@ -133,7 +136,7 @@ def _serve(options: argparse.Namespace) -> int:
 
     settings = _load(options)
     logs.setup(settings.log_level)
-    return supervisor.run(settings, strict=options.strict)
+    return supervisor.run(settings, lambda: _load(options), strict=options.strict)
 
 
 def _check_config(options: argparse.Namespace) -> int:
@@ -153,6 +156,8 @@ def _described(model: dict[str, Any]) -> str:
     if model["state"] != "ready":
         return f"{title}\n  {model['problem']}" if model["problem"] else title
     title += f"  up to {counted(model['max_slots'], 'slot')}"
+    if (instances := model.get("instances", 1)) > 1:
+        title += f"  {model['served']} of {instances} instances served"
     signature = signature_of(model)
     return f"{title}\n  in   {text_of(signature.inputs)}\n  out  {text_of(signature.outputs)}"
 
@@ -178,6 +183,13 @@ def _export(options: argparse.Namespace) -> int:
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     _print(command.export(options))
     return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    # Imported here: it needs the extension and numpy.
+    from ipc_server.bench import command  # noqa: PLC0415
+
+    return 0 if command.bench(options, _print) else EXIT_INTERRUPTED
 
 
 def _inspect(options: argparse.Namespace) -> int:
@@ -206,7 +218,8 @@ def _forget_output() -> None:
 
 
 def _complain(error: Exception, code: int) -> int:
-    sys.stderr.write(f"sidecaml: {error}\n")
+    prefix = f"<{logs.priority(logging.ERROR)}>" if logs.to_journal() else ""
+    sys.stderr.write(f"{prefix}sidecaml: {error}\n")
     return code
 
 

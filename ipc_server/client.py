@@ -24,8 +24,8 @@ import math
 import os
 import socket as sockets
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -33,14 +33,17 @@ from numpy.typing import NDArray
 
 from ipc_server import _core, messages
 from ipc_server.abi import Dtype, ErrorCode, Policy
-from ipc_server.ask import PATIENCE_S, Conversation
+from ipc_server.ask import PATIENCE_S, Conversation, converse
+from ipc_server.batching import Batching, batching_of
 from ipc_server.config import client_socket
+from ipc_server.crash_points import point
 from ipc_server.errors import OutputTooLarge, SidecamlError
 from ipc_server.messages import Message, shown
 from ipc_server.signature import Signature, Tensor, signature_of
 from ipc_server.strings import encoded, object_array, strings_array
 from ipc_server.suggest import hint
 from ipc_server.tensor import view
+from ipc_server.window import Item, Result, Window, results
 
 # Longer than a daemon lets an open wait while the model loads, so that its own words arrive.
 OPEN_PATIENCE_S = 6 * PATIENCE_S
@@ -60,18 +63,22 @@ class Model:
     problem: str
     max_slots: int
     signature: Signature
+    # How its requests are run together.
+    batching: Batching = field(default_factory=Batching)
 
 
 def models(socket: str | None = None) -> list[Model]:
     """Ask for every model, by name."""
-    with Conversation(client_socket(socket)) as daemon:
-        return [_model(found) for found in daemon.pages("describe", "models", "name")]
+
+    def talk(daemon: Conversation) -> list[dict[str, Any]]:
+        return daemon.pages("describe", "models", "name")
+
+    return [_model(found) for found in converse(client_socket(socket), PATIENCE_S, talk)]
 
 
 def describe(name: str, socket: str | None = None) -> Model:
     """Ask for one model: UNKNOWN_MODEL when there is none of that name."""
-    with Conversation(client_socket(socket)) as daemon:
-        reply = daemon.ask("describe", model=name)
+    reply = converse(client_socket(socket), PATIENCE_S, lambda daemon: daemon.ask("describe", model=name))
     found = reply.get("models")
     if not isinstance(found, list) or len(found) != 1:
         raise _bad_reply("one model", found)
@@ -86,8 +93,12 @@ def open_model(  # noqa: PLR0913 (all but the first by keyword)
     dims: Mapping[str, int] | None = None,
     text_bytes: int | None = None,
     policy: Policy = Policy.ADAPTIVE,
+    priority: str = messages.NORMAL,
+    patience_s: float = OPEN_PATIENCE_S,
 ) -> Channel:
     """Open a channel of `slots` slots.
+
+    When the daemon goes away in the middle of it, this begins again, as long as `patience_s` lasts.
 
     Args:
         name: The model.
@@ -97,14 +108,31 @@ def open_model(  # noqa: PLR0913 (all but the first by keyword)
         text_bytes: Room for the text of each string tensor in each slot; else 64 bytes for each of its
             elements at the largest dims, at least 4096.
         policy: How to wait for answers.
+        priority: "high" has its requests run before those of channels that are "normal", where both wait,
+            but for every ninth run;
+            DENIED for a user whom the daemon does not trust.
+        patience_s: The longest that opening may take; by default longer than a daemon lets it.
     """
-    with Conversation(client_socket(socket), OPEN_PATIENCE_S) as daemon:
-        wanted = {} if text_bytes is None else {"text_bytes": text_bytes}
-        reply = daemon.ask_for_fds("open", model=name, slots=slots, dims=dict(dims or {}), **wanted)
+    if priority not in messages.PRIORITIES:
+        raise SidecamlError(
+            ErrorCode.INVALID,
+            f"a priority is one of {', '.join(messages.PRIORITIES)}: got {shown(priority)}",
+        )
+    wanted: dict[str, Any] = {} if text_bytes is None else {"text_bytes": text_bytes}
+    if priority != messages.NORMAL:
+        wanted["priority"] = priority
+
+    def talk(daemon: Conversation) -> Channel:
+        daemon.send("open", model=name, slots=slots, dims=dict(dims or {}), **wanted)
+        point("client.open.asked")
+        reply = daemon.receive("open")
+        point("client.open.answered")
         try:
             return _channel(reply, daemon, policy)
         finally:
             reply.close_fds()
+
+    return converse(client_socket(socket), patience_s, talk)
 
 
 class Channel:
@@ -116,6 +144,8 @@ class Channel:
         self.slots = core.layout.slots
         self._channel: _core.Channel | None = core
         self._deadlines: dict[int, int] = {}
+        # Slots that were claimed and are not submitted yet, from the next one on.
+        self._claimed = 0
 
     def __enter__(self) -> Channel:
         """Give the channel."""
@@ -130,7 +160,8 @@ class Channel:
     def close(self) -> None:
         """End the channel at once; requests under way are given up. Closing twice is allowed.
 
-        Arrays of it that are still in use stay readable: memory and descriptors go with the last of them.
+        Arrays of it that are still in use stay readable: memory and descriptors go with the last of them. For
+        a user that the daemon does not trust they are zeros from then on.
         """
         core, self._channel = self._channel, None
         if core is None:
@@ -224,22 +255,68 @@ class Channel:
         SERVER_GONE.
         """
         try:
-            return self._core.claim()
+            slot = self._core.claim()
         except SidecamlError as error:
             raise self._explained(error) from None
+        self._claimed = max(self._claimed, 1)
+        return slot
+
+    def claim_wait(self, timeout: float | None = None) -> int:
+        """Give the next slot as `claim` does, but wait, for at most `timeout` seconds, while it is BUSY.
+
+        FULL at once, which only the program itself can end: await and release the slot. TIMEOUT.
+        """
+        deadline = _deadline(timeout)
+        try:
+            slot = self._core.claim_wait(deadline)
+        except SidecamlError as error:
+            raise self._explained(error) from None
+        self._claimed = max(self._claimed, 1)
+        return slot
 
     def submit(self, timeout: float | None = None) -> int:
         """Hand the claimed slot's request to the worker, to be answered within `timeout` seconds; the slot.
 
-        Errors of `claim`.
+        Errors of `claim`, and INVALID when no slot is claimed: the channel's only one, where it has but one,
+        needs no claim.
         """
         deadline = _deadline(timeout)
+        self._check_claimed(1)
         try:
             slot = self._core.submit(deadline)
         except SidecamlError as error:
             raise self._explained(error) from None
+        self._claimed = max(self._claimed - 1, 0)
         self._deadlines[slot] = deadline
         return slot
+
+    def claim_run(self, most: int) -> int:
+        """Count the slots that may be filled now, from that of `claim` on round the ring, at most `most`.
+
+        Errors of `claim`.
+        """
+        try:
+            count = self._core.claim_run(most)
+        except SidecamlError as error:
+            raise self._explained(error) from None
+        self._claimed = max(self._claimed, count)
+        return count
+
+    def submit_run(self, count: int, timeout: float | None = None) -> int:
+        """Hand the requests in the next `count` slots to the worker at once; the first slot.
+
+        INVALID when one of them is not free, or fewer are claimed; else as `submit`.
+        """
+        deadline = _deadline(timeout)
+        self._check_claimed(count)
+        try:
+            first = self._core.submit_run(count, deadline)
+        except SidecamlError as error:
+            raise self._explained(error) from None
+        self._claimed = max(self._claimed - count, 0)
+        for slot in range(first, first + count):
+            self._deadlines[slot % self.slots] = deadline
+        return first
 
     def await_(self, slot: int) -> None:
         """Wait for a slot's answer; then its outputs may be read, and `release` gives it back.
@@ -256,12 +333,64 @@ class Channel:
             _give_back(core, slot)
             raise explained from None
 
+    def await_any(self, timeout: float | None = None) -> int:
+        """Wait until any request has ended, the oldest looked at first; its slot.
+
+        `await_` says at once how it ended; then release it. Each request is told of once, here or by `await_`
+        or `poll` before. One whose own timeout is over has ended, too, and so has each when the daemon is
+        gone. TIMEOUT after `timeout` seconds, which gives none up; INVALID when there is no request left to
+        be told of.
+        """
+        return self._core.wait_any(_deadline(timeout))
+
+    def map(  # noqa: PLR0913 (all but the first three by keyword)
+        self,
+        fill: Callable[[int, Item], object],
+        read: Callable[[int, Item], Result],
+        items: Iterable[Item],
+        *,
+        window: int | None = None,
+        timeout: float | None = None,
+        return_exceptions: bool = False,
+    ) -> Iterator[Result | SidecamlError]:
+        """Run a request for each item, many at once; what `read` makes of each, in the order of items.
+
+        Half of the window is filled and read while the other half runs, and the items are asked for only as
+        there is room. INVALID for a window beyond the channel's slots. What fails raises, and so does what
+        keeps more requests from being submitted: SERVER_GONE, or FULL for a slot that is the program's own.
+        When it ends early, for that reason or another, what is under way is given up.
+
+        Args:
+            fill: Given a slot and an item, writes the slot's inputs.
+            read: Given the same, reads its outputs, which may not be used afterwards but as copies.
+            items: What to make requests of.
+            window: How many requests may be under way at once; all slots by default.
+            timeout: Seconds for each, from when it was handed to the worker.
+            return_exceptions: Give the error of a request that failed in place of its result, and go on.
+        """
+        window = self.slots if window is None else window
+        if not 1 <= window <= self.slots:
+            raise SidecamlError(
+                ErrorCode.INVALID,
+                f"a window of {window}: the channel has {self.slots} slots, so it is 1 to {self.slots}",
+            )
+        _deadline(timeout)
+        return results(Window(self, fill, items, window, timeout), read, return_exceptions)
+
     def poll(self, slot: int) -> bool:
-        """Whether a slot's answer is there. A failed request raises, and stays until awaited or released."""
+        """Whether a slot's answer is there. A failed request raises, and stays until awaited or released.
+
+        TIMEOUT, as of `await_`, when the request's own time is over.
+        """
         try:
-            return self._core.poll(slot)
+            is_there = self._core.poll(slot)
         except SidecamlError as error:
             raise self._explained(error, slot) from None
+        deadline = self._deadlines.get(slot, 0)
+        if not is_there and deadline and time.monotonic_ns() >= deadline:
+            self.await_(slot)
+            return True
+        return is_there
 
     def release(self, slot: int) -> None:
         """Give a finished slot back."""
@@ -286,14 +415,39 @@ class Channel:
         self._core.reset()
 
     def stamps(self, slot: int) -> tuple[int, int, int, int]:
-        """Tell when the last request was submitted, seen, started, finished: ns, 0 when not taken."""
+        """Tell when the last request was submitted, seen, started, finished: ns, 0 when not taken.
+
+        One that was refused (DEADLINE) has neither started nor finished: 0.
+        """
         return self._core.stamps(slot)
+
+    @property
+    def gone_error(self) -> SidecamlError | None:
+        """What the daemon said when it ended the channel; None when it said nothing, or nothing is wrong.
+
+        WORKER_CRASHED: it gave the channel up, because its requests kept crashing workers.
+        """
+        event = self._core.gone_event()
+        if event is None:
+            return None
+        try:
+            return messages.error_of(messages.unpack(event))
+        except SidecamlError as garbled:
+            return garbled
 
     @property
     def _core(self) -> _core.Channel:
         if self._channel is None:
             raise SidecamlError(ErrorCode.INVALID, f"the channel of model {self.model.name!r} is closed")
         return self._channel
+
+    def _check_claimed(self, count: int) -> None:
+        if self.slots > 1 and self._claimed < count:
+            raise SidecamlError(
+                ErrorCode.INVALID,
+                f"submitted {count} of the slots of model {self.model.name!r}, of which {self._claimed} "
+                "were claimed before: claim a slot, fill it, and then submit it",
+            )
 
     def _input(self, name: str) -> int:
         return _index(self.model.signature.inputs, "input", name)
@@ -311,14 +465,8 @@ class Channel:
         """Give the daemon's own words on a channel that is gone, and the room that a slot's outputs need."""
         if error.code is ErrorCode.OUTPUT_TOO_LARGE and slot is not None:
             return self._too_large(error, slot)
-        event = self._core.gone_event() if error.code is ErrorCode.SERVER_GONE else None
-        if event is None:
-            return error
-        try:
-            told = str(messages.error_of(messages.unpack(event)))
-        except SidecamlError as garbled:
-            told = str(garbled)
-        return SidecamlError(ErrorCode.SERVER_GONE, told)
+        told = self.gone_error if error.code is ErrorCode.SERVER_GONE else None
+        return SidecamlError(ErrorCode.SERVER_GONE, str(told)) if told else error
 
     def _too_large(self, error: SidecamlError, slot: int) -> SidecamlError:
         core, signature = self._core, self.model.signature
@@ -340,6 +488,7 @@ def _channel(reply: Message, daemon: Conversation, policy: Policy) -> Channel:
     except BaseException:
         os.close(control_fd)
         raise
+    point("client.open.mapped")
     reply.fds.clear()
     return Channel(core, model)
 
@@ -352,7 +501,9 @@ def _model(body: object) -> Model:
     if not all(isinstance(text, str) for text in texts) or not isinstance(max_slots, int):
         raise _bad_reply("a model", body)
     name, engine, state, problem = map(str, texts)
-    return Model(name, engine, state, problem, max_slots, signature_of(body))
+    batching = body.get("batching")
+    known = batching_of(batching) if isinstance(batching, dict) else Batching()
+    return Model(name, engine, state, problem, max_slots, signature_of(body), known)
 
 
 def _index(tensors: Sequence[Tensor], kind: str, name: str) -> int:

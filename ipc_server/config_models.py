@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ipc_server.abi import MAX_SLOTS
+from ipc_server.abi import MAX_INSTANCES, MAX_SLOTS
 from ipc_server.config_values import (
     FLAG,
     ConfigError,
@@ -17,18 +17,29 @@ from ipc_server.config_values import (
     absent_or,
     boolean,
     list_of,
+    matching,
     names_of,
     one_of,
     path_text,
     refuse_unknown,
     seconds,
+    sizes_by_name,
     table_of,
+    text,
     text_like,
     whole,
 )
 from ipc_server.errors import SidecamlError
 from ipc_server.messages import shown
-from ipc_server.settings import ENGINES, LANES, Settings
+from ipc_server.placement import (
+    HIGHEST_NICE,
+    LOWEST_NICE,
+    Placement,
+    cpus_text,
+    is_real_time,
+    scheduling_text,
+)
+from ipc_server.settings import ENGINES, LANES, LARGEST_BATCH, MOST_BATCH, Settings
 from ipc_server.signature import Signature, Tensor, signature_of, text_of
 from ipc_server.tensor_text import TensorTextError, parse_type
 
@@ -36,9 +47,15 @@ POLICIES = ("spin", "adaptive", "block")
 LARGEST_THREADS = 1024
 MOST_STEPS = 64
 LONGEST_RUN_S = 300.0
+MOST_STANDBYS = 8
 
+BATCHING: Final = ("batching", "max_batch", "batch_dim", "batch_at")
 # Of every model, whatever runs it.
-GENERAL: Final = ("engine", "policy", "max_slots", "longest_run_s", "state")
+GENERAL: Final = (
+    *("engine", "policy", "max_slots", "longest_run_s", "standbys", "state"),
+    *("instances", "cpus", "scheduling", "nice"),
+    *BATCHING,
+)
 # What each engine takes besides.
 TAKEN: Final[dict[str, tuple[str, ...]]] = {
     "onnx": ("path", "threads", "lane"),
@@ -60,6 +77,7 @@ INHERITED: Final = ("python_path", "threads", "lane")
 STEP_ENGINES = tuple(engine for engine in ENGINES if engine != "pipeline")
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_BATCHING = re.compile(r"exact|ulp [1-9][0-9]{0,8}|any|off")
 _CALLABLE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -70,6 +88,18 @@ class ModelConfig(Settings):
     policy: str = "adaptive"
     max_slots: int = 64
     longest_run_s: float = LONGEST_RUN_S
+    # How many workers serve it side by side, and how many have loaded it and wait for one of them to die.
+    instances: int = 1
+    standbys: int = 1
+    # On which processors its workers run, and by which rules: `placement.py`.
+    cpus: str = ""
+    scheduling: str = ""
+    nice: int | None = None
+
+    @property
+    def placement(self) -> Placement:
+        """Where its workers run, and by which rules."""
+        return Placement(self.cpus, self.scheduling, self.nice)
 
     def settings(self) -> dict[str, object]:
         """Give every setting that says something about this model, by its key under the model's."""
@@ -82,12 +112,20 @@ class ModelConfig(Settings):
         return {key: getattr(self, key) for key in keys} | shown_steps
 
 
+@dataclass(frozen=True)
+class Defaults:
+    """What models have that do not say."""
+
+    max_slots: int
+    standbys: int
+
+
 def text_of_value(value: object) -> str:
     """Show a setting for people."""
     if value in (None, "", (), {}):
         return "none"
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} -> {other}" for name, other in value.items())
+        return ", ".join(f"{name} -> {text_of_value(other)}" for name, other in value.items())
     if isinstance(value, tuple):
         tensors = [item for item in value if isinstance(item, Tensor)]
         return text_of(tensors) if tensors else ", ".join(map(str, value))
@@ -95,14 +133,14 @@ def text_of_value(value: object) -> str:
 
 
 def read_models(
-    gather: Gather, tables: Mapping[str, Any], flags: Sequence[str], max_slots: int
+    gather: Gather, tables: Mapping[str, Any], flags: Sequence[str], defaults: Defaults
 ) -> dict[str, ModelConfig]:
     """Take every model of the file and of the command line."""
     named = _named_paths(flags)
     for name in tables:
         _check_model_name(name, gather.file)
     chosen = {
-        name: _model(gather, name, table_of(tables, name, gather.file, "models."), max_slots, named.get(name))
+        name: _model(gather, name, table_of(tables, name, gather.file, "models."), defaults, named.get(name))
         for name in sorted({*tables, *named})
     }
     if not chosen:
@@ -134,7 +172,7 @@ def _check_model_name(name: str, source: str) -> None:
 
 
 def _model(
-    gather: Gather, name: str, table: Mapping[str, Any], max_slots: int, named: Path | None
+    gather: Gather, name: str, table: Mapping[str, Any], defaults: Defaults, named: Path | None
 ) -> ModelConfig:
     key = f"models.{name}"
     # A path of the command line stands in the place of the file's.
@@ -145,11 +183,27 @@ def _model(
     model = ModelConfig(
         **reader.settings(ENGINES, GENERAL),
         policy=reader.value("policy", ModelConfig.policy, one_of(POLICIES)),
-        max_slots=reader.value("max_slots", max_slots, whole(1, MAX_SLOTS)),
+        max_slots=reader.value("max_slots", defaults.max_slots, whole(1, MAX_SLOTS)),
         longest_run_s=reader.value("longest_run_s", LONGEST_RUN_S, seconds),
+        standbys=reader.value("standbys", defaults.standbys, whole(0, MOST_STANDBYS)),
+        instances=reader.value("instances", 1, whole(1, MAX_INSTANCES)),
+        cpus=reader.value("cpus", "", cpus_text),
+        scheduling=reader.value("scheduling", "", scheduling_text),
+        nice=reader.value("nice", None, absent_or(whole(HIGHEST_NICE, LOWEST_NICE))),
     )
-    gather.inherit(f"{key}.max_slots", "limits.max_slots")
+    if is_real_time(model.scheduling) and model.nice is not None:
+        raise ConfigError(f"{gather.file}: [{key}]: nice says nothing with scheduling = '{model.scheduling}'")
+    for item in dataclasses.fields(Defaults):
+        gather.inherit(f"{key}.{item.name}", f"limits.{item.name}")
     return model
+
+
+def _batching_of(engine: str) -> str:
+    """Say whether requests of an engine are batched unless somebody says how.
+
+    Functions run for requests only: nobody knows what they would do with made-up data.
+    """
+    return "exact" if engine == "onnx" else "off"
 
 
 class _Reader:
@@ -191,6 +245,12 @@ class _Reader:
             "state": self.value("state", {}, names_of("the output that becomes an input, and the input")),
             "weights": self.value("weights", None, absent_or(self._file)),
             "unsafe_load": self.value("unsafe_load", False, boolean),
+            "batching": self.value(
+                "batching", _batching_of(engine), matching(_BATCHING, "exact, ulp N, any or off")
+            ),
+            "max_batch": self.value("max_batch", MOST_BATCH, whole(1, LARGEST_BATCH)),
+            "batch_dim": self.value("batch_dim", "", text),
+            "batch_at": self.value("batch_at", {}, sizes_by_name),
             "keep": tuple(self.value("keep", [], list_of("names of tensors"))),
         }
         chosen["steps"] = self._steps(Settings(**chosen)) if engine == "pipeline" else ()

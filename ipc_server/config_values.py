@@ -13,6 +13,9 @@ from ipc_server.suggest import hint
 FLAG = "command line"
 DEFAULT = "default"
 LONGEST_WAIT_S = 86400.0
+_SIZES_EXAMPLE = "{ T = 512, rate = [8000, 16000] }"
+_MOST_SIZES = 16
+_LARGEST_SIZE = 2**31 - 1
 
 
 class ConfigError(Exception):
@@ -131,9 +134,50 @@ def boolean(value: object) -> bool:
     return value
 
 
+def file_mode(value: object) -> str:
+    """Check who may read and write a file; in the form of chmod."""
+    # 0o660 in TOML.
+    text = f"{value:04o}" if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str) or not re.fullmatch(r"0?[0-7]{3}", text):
+        raise ValueError("a mode in octal digits such as '0660'")
+    return text.zfill(4)
+
+
 def absent_or(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Check what may be left out: None stays None."""
     return lambda value: None if value is None else check(value)
+
+
+def text(value: object) -> str:
+    """Check a text, which may be empty."""
+    if not isinstance(value, str):
+        raise ValueError("a text")
+    return value
+
+
+def sizes_by_name(value: object) -> dict[str, tuple[int, ...]]:
+    """Check a table from names to a whole number or a list of them."""
+    if not isinstance(value, dict):
+        raise ValueError(f"a table, {_SIZES_EXAMPLE}")
+    return {name: _sizes(sizes if isinstance(sizes, list) else [sizes]) for name, sizes in value.items()}
+
+
+def _sizes(sizes: list[object]) -> tuple[int, ...]:
+    check = whole(0, _LARGEST_SIZE)
+    if not 0 < len(sizes) <= _MOST_SIZES:
+        raise ValueError(f"1 to {_MOST_SIZES} sizes a name, {_SIZES_EXAMPLE}")
+    return tuple(map(check, sizes))
+
+
+def matching(pattern: re.Pattern[str], example: str) -> Callable[[object], str]:
+    """Check a text's form."""
+
+    def check(value: object) -> str:
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            raise ValueError(example)
+        return value
+
+    return check
 
 
 def text_like(pattern: re.Pattern[str], example: str) -> Callable[[object], str]:

@@ -7,27 +7,29 @@ import errno
 import logging
 import os
 import socket
-import struct
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ipc_server import __version__, messages
 from ipc_server.abi import ABI_VERSION, CONTROL_BYTES, ErrorCode
-from ipc_server.channel import Channel, Channels, check_state_size
+from ipc_server.access import Access, Peer, peer_of
+from ipc_server.channel import Channel, Channels
 from ipc_server.config import Limits
+from ipc_server.crash_points import point
 from ipc_server.errors import SidecamlError
 from ipc_server.link import Link
-from ipc_server.messages import REPLY_ROOM, is_count, shown
+from ipc_server.messages import HIGH, NORMAL, PRIORITIES, REPLY_ROOM, is_count, shown
 from ipc_server.model import Model
+from ipc_server.quotas import Quotas, deaths_allowed
 from ipc_server.suggest import hint
 
 log = logging.getLogger(__name__)
 
 # SO_PEERPIDFD of Linux 6.5: the peer itself, where a process id may be another's by now.
 _SO_PEERPIDFD = 77
-_PEER = struct.Struct("iII")
+_REST_LOOK_S = 0.005
 _NO_MORE_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ETOOMANYREFS}
 
 T = TypeVar("T")
@@ -42,20 +44,28 @@ class Service:
     models: Mapping[str, Model]
     channels: Channels
     limits: Limits
+    access: Access = field(default_factory=Access)
+    quotas: Quotas = field(default_factory=Quotas)
     stopping: bool = False
 
 
 class Connection:
     """A client: who it is, what it holds, and the conversation with it."""
 
-    def __init__(self, sock: socket.socket, service: Service) -> None:
-        """Take over an accepted socket; OSError when the client cannot be watched."""
-        self.pid, self.uid, _ = _PEER.unpack(
-            sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-        )
+    def __init__(self, sock: socket.socket, peer: Peer, service: Service, pidfd: int | None = None) -> None:
+        """Take over an accepted socket; OSError when the client cannot be watched.
+
+        A `pidfd` of the client is made unless it is given.
+        """
+        self.pid, self.uid = peer.pid, peer.uid
+        self._peer = peer
+        self.trusted = service.access.trusts(peer)
+        self.sealed = service.access.seals(peer.uid)
         self.channels: dict[int, Channel] = {}
+        # Whether a request of it is being answered.
+        self.is_busy = False
         self._service = service
-        self._pidfd = _peer_pidfd(sock, self.pid)
+        self._pidfd = _peer_pidfd(sock, self.pid) if pidfd is None else pidfd
         self._link = Link(sock, self._left)
         self._task: asyncio.Task[None] | None = None
         self._greeted = False
@@ -70,6 +80,18 @@ class Connection:
         }
         if self._pidfd is not None:
             asyncio.get_running_loop().add_reader(self._pidfd, self._left)
+
+    @classmethod
+    def resumed(cls, sock: socket.socket, service: Service, pidfd: int | None) -> Connection:
+        """Take over the connection of an earlier daemon, to which the client said hello."""
+        connection = cls(sock, peer_of(sock), service, pidfd)
+        connection._greeted = True
+        return connection
+
+    def descriptors(self) -> dict[str, int]:
+        """Give what a later daemon needs of it: socket and pidfd."""
+        pidfd = {} if self._pidfd is None else {"p": self._pidfd}
+        return {"s": self._link.fileno(), **pidfd}
 
     def start(self) -> asyncio.Task[None]:
         """Serve the client in a task of its own, until it leaves or is sent away."""
@@ -93,7 +115,11 @@ class Connection:
     def channel_gone(self, channel: Channel, error: SidecamlError) -> None:
         """Tell the client that its channel is over."""
         self.channels.pop(channel.number, None)
-        event = {"event": "gone", "channel": channel.number, "code": int(error.code), "message": str(error)}
+        self.tell_gone(channel.number, error)
+
+    def tell_gone(self, number: int, error: SidecamlError) -> None:
+        """Tell the client that a channel is over."""
+        event = {"event": "gone", "channel": number, "code": int(error.code), "message": str(error)}
         try:
             self._link.send(event)
         except SidecamlError as failure:
@@ -101,6 +127,7 @@ class Connection:
             self.stop()
 
     def _left(self) -> None:
+        point("supervisor.client-left")
         log.debug("client %d: left", self.pid)
         self.stop()
 
@@ -135,9 +162,29 @@ class Connection:
                 ErrorCode.PROTOCOL,
                 f"a request's id: expected an unsigned integer, got {shown(request.get('id'))}",
             )
-        await self._reply(request)
+        self.is_busy = True
+        try:
+            await self._reply(request)
+        finally:
+            self.is_busy = False
         await self._link.flush(self._service.limits.send_timeout_s)
         return True
+
+    def hand_out(self, channel: Channel, request: int) -> None:
+        """Give the client a channel that an earlier daemon opened for it, and may have given it already."""
+        fields, fds = self._opened_reply(channel)
+        self._send({"id": request, "op": "open"}, fields, fds)
+
+    def drop(self) -> None:
+        """Close a connection that was not started."""
+        self._release(None)
+
+    async def rest(self) -> None:
+        """Answer what was read, and read no more."""
+        self._link.rest()
+        while self.is_busy or self._link.holds_requests:
+            await asyncio.sleep(_REST_LOOK_S)
+        await self._link.flush(self._service.limits.send_timeout_s)
 
     async def _part(self, error: SidecamlError) -> None:
         """Say why, and leave the client time to read it; what it held is free meanwhile."""
@@ -150,8 +197,9 @@ class Connection:
             self._service.channels.end(channel)
         self.channels.clear()
 
-    def _release(self, _task: asyncio.Task[None]) -> None:
+    def _release(self, _task: asyncio.Task[None] | None) -> None:
         self._end_channels()
+        self._service.channels.keeper.over(self)
         if self._pidfd is not None:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             os.close(self._pidfd)
@@ -171,6 +219,9 @@ class Connection:
     def _send(self, request: Request, fields: dict[str, Any], fds: Sequence[int]) -> None:
         try:
             self._link.send(messages.reply_ok(request, **fields), fds)
+            point("supervisor.replied")
+            if request["op"] == "open":
+                self._service.channels.keeper.channel_answered(self.channels[fields["channel"]])
         except OSError as error:
             # Its descriptors did not arrive: nobody will use the channel.
             if request["op"] == "open":
@@ -218,15 +269,21 @@ class Connection:
         return {"models": page, "more": len(page) < len(later)}, []
 
     async def _open(self, request: Request) -> Answer:
+        # The configuration may be another than when it connected.
+        self._service.access.check(self._peer)
         model = self._model(request)
         slots = _count(request, "slots")
         maxima = _dims(request)
         text_bytes = _count(request, "text_bytes") if "text_bytes" in request else None
+        priority = self._priority(request)
         self._check_room(model, slots)
-        channel = self._service.channels.new(model.name, slots, self)
+        point("supervisor.open.begun")
+        channel = self._service.channels.new(model.name, slots, self, priority)
         self.channels[channel.number] = channel
         try:
-            return await self._opened(channel, model, maxima, text_bytes)
+            await self._opened(channel, model, maxima, text_bytes)
+            await self._service.channels.keeper.channel_opens(channel, self, request["id"])
+            return self._opened_reply(channel)
         except BaseException:
             self.channels.pop(channel.number, None)
             self._service.channels.end(channel)
@@ -234,31 +291,42 @@ class Connection:
 
     async def _opened(
         self, channel: Channel, model: Model, maxima: Mapping[str, int], text_bytes: int | None
-    ) -> Answer:
+    ) -> None:
         timeout_s = self._service.limits.open_timeout_s
         try:
             async with asyncio.timeout(timeout_s):
-                worker = await model.usable_worker()
-                signature = model.signature
-                specs = signature.bind(maxima, text_bytes)
-                check_state_size(model.name, signature.bind_state(maxima), self._service.limits)
-                await channel.create(specs, signature.fingerprint, self._service.limits)
-                await channel.attach(worker, specs, signature.fingerprint, maxima)
+                edition = await model.usable_edition()
+                instance = edition.join(channel)
+                channel.measure(
+                    instance.signature, edition.batching, maxima, text_bytes, self._service.limits
+                )
+                self._service.quotas.check_bytes(self.uid, self._service.channels.all(), self._service.limits)
+                await channel.create()
+                point("supervisor.open.created")
+                await edition.attach(channel)
+                point("supervisor.open.attached")
         except TimeoutError:
             what = "is still loading" if model.state == "loading" else "is busy with a request"
             raise SidecamlError(
                 ErrorCode.TIMEOUT,
                 f"model {model.name!r} {what}: the channel did not open within {timeout_s:g} s",
             ) from None
-        log.info("channel %d: opened on %s by client %d", channel.number, model.name, self.pid)
+
+    def _opened_reply(self, channel: Channel) -> Answer:
+        instance = channel.instance
+        if instance is None:
+            raise SidecamlError(
+                ErrorCode.SERVER_GONE, f"the worker of model {channel.model!r} is gone: open the model again"
+            )
+        log.info("channel %d: opened on %s by client %d", channel.number, channel.model, self.pid)
         reply = {
             "channel": channel.number,
-            "model": model.describe(),
+            "model": instance.describe(),
             "slots": channel.slots,
             "segment_bytes": channel.segment_bytes,
-            "fingerprint": signature.fingerprint,
+            "fingerprint": channel.fingerprint,
         }
-        return reply, [*channel.fds, worker.status_read_fd]
+        return reply, [*channel.client_fds, instance.status_read_fd]
 
     def _check_room(self, model: Model, slots: int) -> None:
         limits = self._service.limits
@@ -283,6 +351,11 @@ class Connection:
                     ErrorCode.LIMIT,
                     f"{held} channels are open and {whose} is {most}: close one, or raise {whose}",
                 )
+        if not self.trusted:
+            most = limits.max_poisoned_per_channel
+            self._service.channels.poisoned.check_open(self.uid, model.name, most)
+            self._service.channels.deaths.check_open(self.uid, model.name, deaths_allowed(limits))
+        self._service.quotas.check_open(self.uid, self._service.channels.all(), limits)
 
     async def _close(self, request: Request) -> Answer:
         self._close_channel(_count(request, "channel"))
@@ -291,7 +364,9 @@ class Connection:
     def _close_channel(self, number: int) -> None:
         channel = self.channels.pop(number, None)
         if channel:
+            point("supervisor.close.begun")
             self._service.channels.end(channel)
+            point("supervisor.close.ended")
             log.info("channel %d: closed", number)
 
     async def _ping(self, _request: Request) -> Answer:
@@ -310,16 +385,29 @@ class Connection:
     async def _inspect(self, request: Request) -> Answer:
         number = _count(request, "channel")
         channel = self._service.channels.get(number)
-        if not channel or not channel.worker:
+        if not channel or not channel.instance:
             raise SidecamlError(
                 ErrorCode.INVALID, f"no channel {number} is open: `sidecaml inspect` lists them"
             )
         if not self._may_see(channel):
             raise SidecamlError(ErrorCode.DENIED, f"channel {number} belongs to another user")
-        return {"channel": number, "model": channel.model}, [
+        fields = {"channel": number, "model": channel.model, "page": channel.instance.index}
+        return fields, [
             channel.read_only_fd(),
-            channel.worker.status_read_fd,
+            channel.instance.status_read_fd,
         ]
+
+    def _priority(self, request: Request) -> str:
+        priority = request.get("priority", NORMAL)
+        if priority not in PRIORITIES:
+            raise _bad(f"priority: expected one of {', '.join(PRIORITIES)}, got {shown(priority)}")
+        if priority == HIGH and not self.trusted:
+            raise SidecamlError(
+                ErrorCode.DENIED,
+                "priority: high is for users whom the daemon trusts: open without it, or name the user in "
+                "trusted_users",
+            )
+        return str(priority)
 
     def _may_see(self, channel: Channel) -> bool:
         return self.uid in (0, channel.owner.uid)
@@ -352,9 +440,10 @@ def _row(channel: Channel) -> dict[str, Any]:
         "channel": channel.number,
         "model": channel.model,
         "slots": channel.slots,
+        "priority": channel.priority,
         "segment_bytes": channel.segment_bytes,
         "client_pid": channel.owner.pid,
-        "worker_pid": channel.worker.pid if channel.worker else 0,
+        "worker_pid": channel.instance.worker_pid if channel.instance else 0,
     }
 
 

@@ -16,13 +16,14 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-ABI_VERSION = 2
+ABI_VERSION = 4
 PAGE = 4096
 LARGEST = 2**62
 
 HEADER_BYTES = 128
 DESCRIPTOR_BYTES = 256
 CLIENT_BYTES = 128
+WORKER_BYTES = 128
 SLOT_BYTES = 512
 DIMS_BYTES = 128
 STATUS_BYTES = 4096
@@ -31,6 +32,8 @@ MAX_RANK = 16
 MAX_TENSORS = 256
 MAX_SLOTS = 1024
 ALIGNMENT = 64
+PACKED_ALIGNMENT = 16
+MAX_INSTANCES = 64
 
 # Name, bits of one element.
 DTYPES = {
@@ -66,6 +69,7 @@ STATES = ("FREE", "SUBMITTED", "RUNNING", "DONE", "FAILED", "ABANDONED")
 OUTPUT_TOO_LARGE = 8
 OUTPUT = 1
 DYNAMIC = 2
+PACKED = 4
 
 Buffer = bytes | bytearray | memoryview
 
@@ -93,6 +97,7 @@ class Header:
     output_count: int
     tensors_offset: int
     client_offset: int
+    worker_offset: int
     slots_offset: int
     dims_offset: int
     arrays_offset: int
@@ -106,6 +111,7 @@ class Tensor:
     dtype: str
     output: bool
     dynamic: bool
+    packed: bool
     max_dims: tuple[int, ...]
     text_bytes: int
     max_bytes: int
@@ -115,15 +121,23 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Client:
-    """The client block, section 1.3. `core` is None when unknown."""
+    """The client block, section 1.3. `core` is None when unknown, `thread` 0."""
 
     waiting: bool
     core: int | None
+    thread: int
+
+
+@dataclass(frozen=True)
+class Served:
+    """The worker block, section 1.4: which of the model's status pages is the worker's."""
+
+    page: int
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A slot, section 1.4, with its dims, section 1.5; `dims` has None for a tensor that is not dynamic."""
+    """A slot, section 1.5, with its dims, section 1.6; `dims` has None for a tensor that is not dynamic."""
 
     index: int
     ticket: int
@@ -149,18 +163,21 @@ class Segment:
     header: Header
     tensors: tuple[Tensor, ...]
     client: Client
+    served: Served
     slots: tuple[Slot, ...]
 
 
 @dataclass(frozen=True)
 class Status:
-    """A worker's status page, section 2. `core` is None when unknown."""
+    """A worker's status page, section 2. `core` is None when unknown, `crowd` and `cores` 0."""
 
     abi_version: int
     pid: int
     started_ns: int
     parked: bool
     core: int | None
+    crowd: int
+    cores: int
     heartbeat_ns: int
     served: int
     failed: int
@@ -168,6 +185,10 @@ class Status:
     parks: int
     channels: int
     running_ns: int
+    batches: int
+    batched: int
+    refused: int
+    busy_ns: int
 
 
 def _u32(data: memoryview, offset: int) -> int:
@@ -211,6 +232,7 @@ def _decode_header(data: memoryview) -> Header:
         slots_offset=_u64(copy, 64),
         dims_offset=_u64(copy, 72),
         arrays_offset=_u64(copy, 80),
+        worker_offset=_u64(copy, 88),
     )
     _check(
         header.segment_bytes == data.nbytes,
@@ -225,7 +247,7 @@ def _decode_header(data: memoryview) -> Header:
         header.segment_bytes,
     )
     _check_zero(copy, 44, 48, "header")
-    _check_zero(copy, 88, 128, "header")
+    _check_zero(copy, 96, 128, "header")
     _check(1 <= header.slot_count <= MAX_SLOTS, "header, slot_count", f"1 to {MAX_SLOTS}", header.slot_count)
     tensors = header.input_count + header.output_count
     _check(tensors <= MAX_TENSORS, "header, input_count + output_count", f"at most {MAX_TENSORS}", tensors)
@@ -239,6 +261,8 @@ def _check_tables(header: Header, tensors: int) -> None:
     offset += tensors * DESCRIPTOR_BYTES
     _check(header.client_offset == offset, "header, client_offset", str(offset), header.client_offset)
     offset += CLIENT_BYTES
+    _check(header.worker_offset == offset, "header, worker_offset", str(offset), header.worker_offset)
+    offset += WORKER_BYTES
     _check(header.slots_offset == offset, "header, slots_offset", str(offset), header.slots_offset)
     offset += header.slot_count * SLOT_BYTES
     _check(header.dims_offset == offset, "header, dims_offset", str(offset), header.dims_offset)
@@ -263,7 +287,7 @@ def _decode_tensor(data: memoryview, index: int, header: Header) -> Tensor:
     )
     _check(dtype in DTYPES, f"{place}, dtype", "1 to 26", dtype)
     _check(rank <= MAX_RANK, f"{place}, rank", f"0 to {MAX_RANK}", rank)
-    _check(flags & ~(OUTPUT | DYNAMIC) == 0, f"{place}, flags", "bits 0 and 1 only", hex(flags))
+    _check(flags & ~(OUTPUT | DYNAMIC | PACKED) == 0, f"{place}, flags", "bits 0, 1 and 2 only", hex(flags))
     _check(reserved == 0, f"{place}, reserved", "0", reserved)
     is_output = index >= header.input_count
     _check(
@@ -280,12 +304,16 @@ def _decode_tensor(data: memoryview, index: int, header: Header) -> Tensor:
     text_bytes = _u64(copy, 168)
     _check(text_bytes == 0 or name == "string", f"{place}, text_bytes", f"0 for {name}", text_bytes)
     _check_bytes(place, bits, dims, text_bytes, max_bytes)
-    _check_array(place, header, array_offset, slot_stride, max_bytes)
+    packed = bool(flags & PACKED)
+    _check_packed(place, packed, name, max_bytes)
+    _check_stride(place, packed, slot_stride, max_bytes)
+    _check_array(place, header, array_offset, slot_stride)
     return Tensor(
         name=bytes(copy[176:256]).split(b"\0", 1)[0].decode("utf-8", "replace"),
         dtype=name,
         output=is_output,
         dynamic=bool(flags & DYNAMIC),
+        packed=packed,
         max_dims=dims,
         text_bytes=text_bytes,
         max_bytes=max_bytes,
@@ -310,13 +338,15 @@ def _bytes_of(bits: int, elements: int, text_bytes: int) -> int:
     return -(-elements * bits // 8) if bits else 8 * (elements + 1) + text_bytes
 
 
-def _check_array(place: str, header: Header, array_offset: int, slot_stride: int, max_bytes: int) -> None:
+def _check_packed(place: str, packed: bool, dtype: str, max_bytes: int) -> None:
+    may_be = dtype != "string" and max_bytes > 0 and max_bytes % PACKED_ALIGNMENT == 0
+    _check(not packed or may_be, f"{place}, flags", "bit 2 for no strings, no such size", max_bytes)
+
+
+def _check_array(place: str, header: Header, array_offset: int, slot_stride: int) -> None:
     _check(
         array_offset % ALIGNMENT == 0, f"{place}, array_offset", f"a multiple of {ALIGNMENT}", array_offset
     )
-    _check(slot_stride % ALIGNMENT == 0, f"{place}, slot_stride", f"a multiple of {ALIGNMENT}", slot_stride)
-    least = max(max_bytes, ALIGNMENT)
-    _check(slot_stride >= least, f"{place}, slot_stride", f"at least {least}", slot_stride)
     _check(
         array_offset >= header.arrays_offset,
         f"{place}, array_offset",
@@ -325,6 +355,15 @@ def _check_array(place: str, header: Header, array_offset: int, slot_stride: int
     )
     end = array_offset + slot_stride * header.slot_count
     _check(end <= header.segment_bytes, f"{place}, end of its array", f"at most {header.segment_bytes}", end)
+
+
+def _check_stride(place: str, packed: bool, slot_stride: int, max_bytes: int) -> None:
+    if packed:
+        _check(slot_stride == max_bytes, f"{place}, slot_stride", str(max_bytes), slot_stride)
+        return
+    _check(slot_stride % ALIGNMENT == 0, f"{place}, slot_stride", f"a multiple of {ALIGNMENT}", slot_stride)
+    least = max(max_bytes, ALIGNMENT)
+    _check(slot_stride >= least, f"{place}, slot_stride", f"at least {least}", slot_stride)
 
 
 def _decode_dims(
@@ -394,10 +433,13 @@ def decode_segment(data: Buffer) -> Segment:
     count = header.input_count + header.output_count
     tensors = tuple(_decode_tensor(view, index, header) for index in range(count))
     client = Client(
-        waiting=_u32(view, header.client_offset) != 0, core=_core(_u32(view, header.client_offset + 4))
+        waiting=_u32(view, header.client_offset) != 0,
+        core=_core(_u32(view, header.client_offset + 4)),
+        thread=_u32(view, header.client_offset + 8),
     )
+    served = Served(page=_u32(view, header.worker_offset))
     slots = tuple(_decode_slot(view, index, header, tensors) for index in range(header.slot_count))
-    return Segment(header, tensors, client, slots)
+    return Segment(header, tensors, client, served, slots)
 
 
 def decode_status(data: Buffer) -> Status:
@@ -413,12 +455,15 @@ def decode_status(data: Buffer) -> Status:
     _check(magic == b"SIDESTAT", "status page, magic", "b'SIDESTAT'", magic)
     _check(_u32(copy, 8) == ABI_VERSION, "status page, abi_version", str(ABI_VERSION), _u32(copy, 8))
     heartbeat, served, failed, abandoned, parks, channels, running = struct.unpack_from("<7Q", copy, 256)
+    batches, batched, refused, busy = struct.unpack_from("<4Q", copy, 312)
     return Status(
         abi_version=_u32(copy, 8),
         pid=_u32(copy, 12),
         started_ns=_u64(copy, 16),
         parked=_u32(copy, 128) != 0,
         core=_core(_u32(copy, 132)),
+        crowd=_u32(copy, 136),
+        cores=_u32(copy, 140),
         heartbeat_ns=heartbeat,
         served=served,
         failed=failed,
@@ -426,6 +471,10 @@ def decode_status(data: Buffer) -> Status:
         parks=parks,
         channels=channels,
         running_ns=running,
+        batches=batches,
+        batched=batched,
+        refused=refused,
+        busy_ns=busy,
     )
 
 
@@ -433,9 +482,9 @@ def _printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
-def counted(number: int, thing: str) -> str:
+def counted(number: int, thing: str, things: str = "") -> str:
     """Say how many there are: `1 slot`, `2 slots`."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+    return f"{number} {thing}" if number == 1 else f"{number} {things or thing + 's'}"
 
 
 def _shape(dims: Iterable[int]) -> str:
@@ -466,6 +515,7 @@ def _on_core(core: int | None) -> str:
 def _render_tensor(tensor: Tensor) -> str:
     kind = "output" if tensor.output else "input"
     note = " at most (dynamic)" if tensor.dynamic else ""
+    note += ", slots side by side" if tensor.packed else ""
     note += f" with {tensor.text_bytes} B of text" if tensor.dtype == "string" else ""
     return (
         f"  {kind:<6}  {_printable(tensor.name)}: {tensor.dtype}{_shape(tensor.max_dims)}{note}"
@@ -513,8 +563,10 @@ def render_segment(segment: Segment, now_ns: int) -> str:
     lines = [
         f"segment  {header.segment_bytes} B, ABI {header.abi_version}, fingerprint {header.fingerprint:016x}",
         f"tables   tensors at {header.tensors_offset}, client at {header.client_offset}, "
+        f"worker at {header.worker_offset}, "
         f"slots at {header.slots_offset}, dims at {header.dims_offset}, arrays at {header.arrays_offset}",
         f"client   {'sleeps' if segment.client.waiting else 'awake'}, {_on_core(segment.client.core)}",
+        f"worker   writes status page {segment.served.page}",
         f"tensors  {counted(header.input_count, 'input')}, {counted(header.output_count, 'output')}",
         *(_render_tensor(tensor) for tensor in segment.tensors),
         f"slots    {header.slot_count}",
@@ -536,5 +588,8 @@ def render_status(status: Status, now_ns: int) -> str:
             f"looked for work {heartbeat}{running}",
             f"         {counted(status.channels, 'channel')}, {status.served} served, "
             f"{status.failed} failed, {status.abandoned} abandoned, slept {counted(status.parks, 'time')}",
+            f"         {status.batched} in {counted(status.batches, 'batch', 'batches')}, "
+            f"{status.refused} refused by deadline, busy for {_duration(status.busy_ns)}, "
+            f"machine-wide at work: {status.crowd or 'unknown'} on {status.cores or 'unknown'} cores",
         ]
     )

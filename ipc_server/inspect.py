@@ -51,7 +51,9 @@ def inspect_channel(socket: Path, number: int) -> str:
         message = conversation.ask_for_fds("inspect", channel=number)
     try:
         segment_fd, status_fd = message.fds
-        status = decode.decode_status(os.pread(status_fd, PAGE_BYTES, 0))
+        # What the segment says of it, the client could have written.
+        page = message.body.get("page", 0)
+        status = decode.decode_status(os.pread(status_fd, PAGE_BYTES, page * PAGE_BYTES))
         segment = decode.decode_segment(memoryview(tables(segment_fd)))
     finally:
         message.close_fds()
@@ -84,5 +86,6 @@ def _line(channel: dict[str, Any]) -> str:
     return (
         f"channel {channel['channel']}  model {channel['model']}  "
         f"{decode.counted(channel['slots'], 'slot')}  {channel['segment_bytes']} B  "
+        f"priority {channel['priority']}  "
         f"client {channel['client_pid']}  worker {channel['worker_pid']}"
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 from ipc_server import messages
 from ipc_server.abi import ErrorCode
+from ipc_server.closer import closer
 from ipc_server.errors import SidecamlError
 
 # Past this many unread requests the socket is not read: its sender then waits, and nobody else does.
@@ -28,6 +29,8 @@ class Link:
     def __init__(self, sock: socket.socket, on_end: Callable[[], None] = lambda: None) -> None:
         """Take over a connected socket; `on_end` is called once, when the other end is gone."""
         sock.setblocking(False)
+        # An older kernel lets them come, and leaves them in messages that nobody reads.
+        self._closing_waits = not messages.refuse_descriptors(sock)
         self.ended = False
         self._sock = sock
         self._loop = asyncio.get_running_loop()
@@ -37,7 +40,12 @@ class Link:
         self._changed = asyncio.Event()
         self._reading = False
         self._closed = False
+        self._resting = False
         self._resume()
+
+    def fileno(self) -> int:
+        """Give the socket's descriptor, which stays the link's."""
+        return self._sock.fileno()
 
     async def receive(self) -> dict[str, Any] | None:
         """Wait for the next message; None when the other end is gone.
@@ -91,13 +99,31 @@ class Link:
         except TimeoutError:
             return
 
+    def rest(self) -> None:
+        """Read no more: what comes stays in the socket, for whoever has it next."""
+        self._resting = True
+        self._pause()
+
+    @property
+    def backlog(self) -> int:
+        """How many messages wait for the other end to read earlier ones."""
+        return len(self._outbox)
+
+    @property
+    def holds_requests(self) -> bool:
+        """Whether something was read and not received."""
+        return bool(self._inbox)
+
     def close(self) -> None:
         """Close the socket and forget what was not sent."""
         if self._closed:
             return
         self._closed = self.ended = True
         self._stop()
-        self._sock.close()
+        if self._closing_waits:
+            closer.close([self._sock.detach()])
+        else:
+            self._sock.close()
         self._changed.set()
 
     async def _wait(self) -> None:
@@ -115,7 +141,7 @@ class Link:
                 continue
 
     def _resume(self) -> None:
-        if not self._reading and not self.ended:
+        if not self._reading and not self.ended and not self._resting:
             self._loop.add_reader(self._sock, self._readable)
             self._reading = True
 
@@ -142,7 +168,7 @@ class Link:
         if message is None:
             self._end()
             return
-        message.close_fds()
+        closer.close(message.fds)
         self._inbox.append(message.body)
         if len(self._inbox) >= MAX_INBOX:
             self._pause()

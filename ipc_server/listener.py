@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from ipc_server.messages import refuse_descriptors
+
 log = logging.getLogger(__name__)
 
 BACKLOG = 128
@@ -26,18 +28,40 @@ class ListenError(Exception):
 
 
 class Listener:
-    """A listening socket that is ours by its inode."""
+    """A listening socket; ours by its inode, if we made it."""
 
-    def __init__(self, path: Path) -> None:
-        """Take the path, replacing a socket that nobody listens to. Raises ListenError."""
+    def __init__(self, path: Path, sock: socket.socket, identity: tuple[int, int] | None) -> None:
+        """Take over a socket that listens at the path; without `identity` its file is somebody else's."""
+        sock.setblocking(False)
+        refuse_descriptors(sock)
         self.path = path
+        self.sock = sock
+        self.identity = identity
+
+    @classmethod
+    def bind(cls, path: Path, mode: int = 0o600, group: int | None = None) -> Listener:
+        """Take the path with this mode and group, replacing a socket that nobody listens to.
+
+        Raises ListenError.
+        """
         with _sole_access(path):
             _clear(path)
-            self.sock = _bind(path)
-            self._identity = _identity(path)
+            return cls(path, _bind(path, mode, group), _identity(path))
+
+    def is_reachable(self) -> bool:
+        """Whether the path still leads to this socket, if that is ours to see to."""
+        try:
+            return self.identity is None or _identity(self.path) == self.identity
+        except OSError:
+            return False
+
+    def admits(self, mode: int, group: int | None) -> bool:
+        """Whether the socket has this mode and group."""
+        status = self.path.stat()
+        return stat.S_IMODE(status.st_mode) == mode and group in (None, status.st_gid)
 
     def close(self) -> None:
-        """Stop listening, and remove the socket if it is still this one."""
+        """Stop listening, and remove the socket if it is ours and still this one."""
         if self.sock.fileno() < 0:
             return
         try:
@@ -48,8 +72,10 @@ class Listener:
         self.sock.close()
 
     def _remove(self) -> None:
+        if self.identity is None:
+            return
         with contextlib.suppress(FileNotFoundError), _sole_access(self.path):
-            if _identity(self.path) == self._identity:
+            if self.is_reachable():
                 self.path.unlink()
 
 
@@ -123,19 +149,37 @@ def _refuse_if_served(path: Path) -> None:
     )
 
 
-def _bind(path: Path) -> socket.socket:
+def _bind(path: Path, mode: int, group: int | None) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     # By umask, not chmod: the socket must never have been open to others.
-    umask = os.umask(0o177)
+    umask = os.umask(0o777 & ~mode)
     try:
         sock.bind(str(path))
+        # Nobody can connect before it listens.
+        _give_to(path, group)
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         raise ListenError(f"{path}: cannot listen there: {error.strerror}") from error
+    except BaseException:
+        sock.close()
+        raise
     finally:
         os.umask(umask)
     return sock
+
+
+def _give_to(path: Path, group: int | None) -> None:
+    if group is None:
+        return
+    try:
+        os.chown(path, -1, group, follow_symlinks=False)
+    except OSError as error:
+        path.unlink()
+        raise ListenError(
+            f"{path}: cannot be given to socket_group, the group with gid {group} ({error.strerror}): the "
+            "daemon's user must be one of its members"
+        ) from error
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -15,7 +15,7 @@ _DEBUG_PRIORITY = 7
 
 def setup(level: str, environment: Mapping[str, str] = os.environ) -> None:
     """Send the log to standard error: with priorities when that is the journal, else with the time."""
-    journal = environment.get("JOURNAL_STREAM", "") == _stream_of(sys.stderr)
+    journal = to_journal(environment)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         JournalFormatter() if journal else OneLineFormatter("%(asctime)s %(levelname)-7s %(message)s")
@@ -23,6 +23,11 @@ def setup(level: str, environment: Mapping[str, str] = os.environ) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+
+
+def to_journal(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether standard error is systemd's journal."""
+    return environment.get("JOURNAL_STREAM", "") == _stream_of(sys.stderr)
 
 
 class OneLineFormatter(logging.Formatter):

@@ -20,6 +20,10 @@ from ipc_server.abi import CONTROL_BYTES, ErrorCode
 from ipc_server.errors import SidecamlError
 
 MAX_DESCRIPTORS = 8
+# SO_PASSRIGHTS of Linux 6.16.
+_SO_PASSRIGHTS = 83
+# A channel's: the requests of all that are high come before the others'.
+NORMAL, HIGH = PRIORITIES = ("normal", "high")
 # What a reply needs besides the description of a model.
 REPLY_ROOM = 8192
 # Longer sentences would only crowd a reply out of its CONTROL_BYTES.
@@ -36,6 +40,8 @@ class Message:
 
     body: dict[str, Any]
     fds: list[int] = field(default_factory=list)
+    # Descriptors were lost on the way; never so unless `receive` was told to take that.
+    incomplete: bool = False
 
     def close_fds(self) -> None:
         """Close what came beside the message."""
@@ -69,11 +75,12 @@ def send_packed(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> No
     sock.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
 
 
-def receive(sock: socket.socket) -> Message | None:
+def receive(sock: socket.socket, *, take_incomplete: bool = False) -> Message | None:
     """Receive one message; None when the other end is gone.
 
     Raises PROTOCOL for what is no message of the protocol, and BlockingIOError when none is there yet on a
-    socket that does not block.
+    socket that does not block. A message is none when descriptors beside it were lost, too many or more than
+    this process can hold, unless told to take it: then it says so.
     """
     try:
         data, ancillary, flags, _ = sock.recvmsg(CONTROL_BYTES + 1, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
@@ -83,10 +90,22 @@ def receive(sock: socket.socket) -> Message | None:
     try:
         if not data and not fds and _is_gone(sock):
             return None
-        return Message(_checked_body(data, flags), fds)
+        incomplete = bool(flags & socket.MSG_CTRUNC)
+        if incomplete and take_incomplete:
+            flags &= ~socket.MSG_CTRUNC
+        return Message(_checked_body(data, flags), fds, incomplete)
     except BaseException:
         close_all(fds)
         raise
+
+
+def refuse_descriptors(sock: socket.socket) -> bool:
+    """Have the kernel refuse to send descriptors to this socket; whether it knows how to."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
+    except OSError:
+        return False
+    return True
 
 
 def close_all(fds: Iterable[int]) -> None:

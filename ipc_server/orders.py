@@ -13,7 +13,10 @@ T = TypeVar("T")
 
 
 def field(body: Mapping[str, Any], name: str, kind: type[T]) -> T:
-    """Take a field of a request; PROTOCOL when it is missing or something else."""
+    """Take a field of a request, or of a map in one; PROTOCOL when it is missing or something else."""
+    # Of what came in a list nobody has looked at the type.
+    if not isinstance(body, Mapping):
+        raise bad(f"a map with {name!r} must be there, got {messages.shown(body)}")
     value = body.get(name)
     if not isinstance(value, kind):
         raise bad(f"{name!r} must be {kind.__name__}, got {messages.shown(value)}")
@@ -47,8 +50,28 @@ def count(body: Mapping[str, Any], name: str, most: int = 2**64 - 1) -> int:
     return value
 
 
+def numbers(body: Mapping[str, Any], name: str, *, least: int = 0) -> tuple[int, ...]:
+    """Take a list of whole numbers that may be missing, none less than `least`."""
+    found: list[Any] = optional(body, name, [])
+    if not all(isinstance(value, int) and not isinstance(value, bool) and value >= least for value in found):
+        raise bad(f"{name!r} must hold whole numbers from {least} on, got {messages.shown(found)}")
+    return tuple(found)
+
+
+def sizes(body: Mapping[str, Any], name: str) -> dict[str, tuple[int, ...]]:
+    """Take a map from names to lists of sizes; it may be missing."""
+    found: dict[Any, Any] = optional(body, name, {})
+    return {str(key): numbers(found, key) for key in found}
+
+
 def descriptors(message: messages.Message, wanted: int) -> list[int]:
-    """Take the descriptors of a request; PROTOCOL when there are more or fewer."""
+    """Take the descriptors of a request; PROTOCOL when there are more or fewer, LIMIT when some were lost."""
+    if message.incomplete:
+        raise SidecamlError(
+            ErrorCode.LIMIT,
+            f"the worker can hold no more descriptors, of which a channel takes {wanted}: close channels, or "
+            "raise the daemon's limit (LimitNOFILE=, ulimit -n)",
+        )
     if len(message.fds) != wanted:
         raise bad(f"{wanted} descriptors must come with it, {len(message.fds)} did")
     return message.fds

@@ -12,6 +12,9 @@ from ipc_server.signature import Tensor, tensors_of
 
 ENGINES = ("onnx", "python", "torch", "pipeline")
 LANES = ("auto", "native", "python")
+MOST_BATCH = 32
+# What the journal can tell of one run.
+LARGEST_BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,15 @@ class Settings:
     keep: tuple[str, ...] = ()
     # Of a step: from a tensor's name there to its name in the pipeline.
     rename: Mapping[str, str] = field(default_factory=dict)
+
+    # The most rows of requests that one run takes, 1 for none, and what must be proven of it: `exact`,
+    # `ulp N`, `any` (nothing) or `off`.
+    max_batch: int = MOST_BATCH
+    batching: str = "exact"
+    # The dynamic dimension that counts them, where it does not show.
+    batch_dim: str = ""
+    # At which sizes of other dynamic dimensions, and values of shared inputs, it is proven.
+    batch_at: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def origin(self) -> str:
@@ -69,6 +81,10 @@ def decode(body: Mapping[str, Any]) -> Settings:
         steps=tuple(map(_step, orders.optional(body, "steps", []))),
         keep=orders.texts(orders.optional(body, "keep", []), "keep"),
         rename=orders.names(orders.optional(body, "rename", {}), "rename"),
+        max_batch=orders.count(body, "max_batch", LARGEST_BATCH) if "max_batch" in body else MOST_BATCH,
+        batching=orders.optional(body, "batching", Settings.batching),
+        batch_dim=orders.optional(body, "batch_dim", ""),
+        batch_at=orders.sizes(body, "batch_at"),
     )
 
 
@@ -79,6 +95,8 @@ def _encoded(value: Any) -> Any:
         return encode(value)
     if isinstance(value, Tensor):
         return value.describe()
+    if isinstance(value, Mapping):
+        return {name: _encoded(item) for name, item in value.items()}
     return str(value) if isinstance(value, Path) else value
 
 

@@ -56,11 +56,14 @@ class TensorSpec:
     max_dims: tuple[int, ...]
     # Room for the text of a string tensor in one slot; 0 for every other type.
     text_bytes: int = 0
+    # Whether slots lie close together, as parts of one tensor, where their size allows it.
+    packed: bool = False
 
     @property
-    def for_layout(self) -> tuple[str, int, bool, bool, tuple[int, ...], int]:
+    def for_layout(self) -> tuple[str, int, bool, bool, tuple[int, ...], int, bool]:
         """Give what `_core.Layout` takes of it."""
-        return self.name, int(self.dtype), self.output, self.dynamic, self.max_dims, self.text_bytes
+        dtype, max_dims = int(self.dtype), self.max_dims
+        return self.name, dtype, self.output, self.dynamic, max_dims, self.text_bytes, self.packed
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from daemon_process import Daemon, RawClient, environment
+from daemon_process import Daemon, RawClient, environment, wait_until
 
 from ipc_server import _core
 
@@ -63,6 +64,36 @@ def submit_slow(channel: _core.Channel, products: int) -> int:
     np.frombuffer(channel.tensor(slot, 0), np.int64)[0] = products
     channel.submit()
     return slot
+
+
+def submit_running(channel: _core.Channel, products: int) -> int:
+    """As submit_slow, and wait until it runs: before that, its worker may do what else it is asked to."""
+    channel.set_stamps(True)
+    slot = submit_slow(channel, products)
+
+    def is_taken() -> bool:
+        submitted, _, started, _ = channel.stamps(slot)
+        return started >= submitted
+
+    wait_until("it runs", is_taken)
+    return slot
+
+
+def products_of(channel: _core.Channel, seconds: float) -> int:
+    """Measure how many products the model `slow` makes in a time: processors differ by ten.
+
+    At least so many: a time in which the processor was taken away is no measure.
+    """
+    tried = 1000
+    return int(tried * seconds / min(_seconds_of(channel, tried) for _ in range(10)))
+
+
+def _seconds_of(channel: _core.Channel, products: int) -> float:
+    began = time.monotonic()
+    slot = submit_slow(channel, products)
+    channel.wait(slot)
+    channel.release(slot)
+    return time.monotonic() - began
 
 
 @contextmanager

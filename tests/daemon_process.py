@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ipc_server.abi import ABI_VERSION
 # Every process that a test starts inherits this, so that a leaked one is found whoever its parent is by then.
 MARK = "SIDECAML_TEST_MARK"
 REPOSITORY = Path(__file__).resolve().parent.parent
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 def marked_processes() -> dict[int, str]:
@@ -41,11 +41,21 @@ def marked_processes() -> dict[int, str]:
 
 def is_alive(pid: int) -> bool:
     """Whether a process exists and is no zombie."""
+    return _state(pid) not in "ZX"
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process is stopped by a signal."""
+    return _state(pid) == "T"
+
+
+def _state(pid: int) -> str:
+    """Give the letter for what a process does; X for one that is gone."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] not in "ZX"
+        return "X"
+    return stat.rpartition(")")[2].split()[0]
 
 
 def wait_until(what: str, condition: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
@@ -79,17 +89,22 @@ class Daemon:
         *args: str,
         ready: bool = True,
         env: Mapping[str, str] | None = None,
+        standbys: int = 0,
+        prefix: Sequence[str] = (),
     ) -> None:
-        """Start it with its socket in `folder` and, unless told otherwise, wait until it is ready."""
+        """Start it with its socket in `folder` and, unless told otherwise, wait until it is ready.
+
+        Few tests need standbys, and each of them takes a processor for a second.
+        """
         self.socket = folder / "sidecaml.sock"
         self.log_path = folder / "daemon.log"
         named = [f"--model={name}={path}" for name, path in models.items()]
-        command = [sys.executable, "-m", "ipc_server.cli", "serve", f"--socket={self.socket}", *named, *args]
+        serve = [sys.executable, "-m", "ipc_server.cli", "serve", f"--socket={self.socket}", *named, *args]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                command,
+                [*prefix, *serve],
                 cwd=folder,
-                env=environment(**(env or {})),
+                env=environment(SIDECAML_STANDBYS=str(standbys), STATE_DIRECTORY=str(folder), **(env or {})),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -125,6 +125,18 @@ def _mlp(path: Path, batch: int | str) -> Path:
     )
 
 
+def rolled(path: Path, times: int = 12) -> Path:
+    """`y` = `x`, float32[N,256], rolled by `times` along its rows, by as many products: to the bit."""
+    size = 256
+    constants = {"step": np.roll(np.eye(size, dtype=np.float32), 1, axis=1)}
+    names = ["x", *(f"x{number}" for number in range(1, times)), "y"]
+    nodes = [
+        helper.make_node("MatMul", [before, "step"], [after]) for before, after in itertools.pairwise(names)
+    ]
+    inputs, outputs = [value("x", "float32", ["N", size])], [value("y", "float32", ["N", size])]
+    return save(path, nodes, inputs, outputs, constants)
+
+
 def two_in_two_out(path: Path) -> Path:
     """`a` float32[3,4] and `b` int64[] to `sum` = a + b and `shape` = [3, 4]."""
     nodes = [
@@ -137,7 +149,7 @@ def two_in_two_out(path: Path) -> Path:
 
 
 def slow(path: Path) -> Path:
-    """`n` matrix products of 128 x 128 in a row, some 20 µs each: `n` int64[] to `y` float32[128,128]."""
+    """`n` matrix products of 128 x 128 in a row, 3 to 20 µs each: `n` int64[] to `y` float32[128,128]."""
     size = 128
     body = helper.make_graph(
         [
@@ -156,6 +168,62 @@ def slow(path: Path) -> Path:
     return save(path, [node], [value("n", "int64", [])], [value("y", "float32", [size, size])], constants)
 
 
+def slow_total(path: Path) -> Path:
+    """Carry the sum of all `x` so far, which is `y`, int64[16], after `n` matrix products as in `slow`."""
+    size = 128
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["state", "step"], ["next"]),
+            helper.make_node("Identity", ["going"], ["still_going"]),
+        ],
+        "body",
+        [value("index", "int64", []), value("going", "bool", []), value("state", "float32", [size, size])],
+        [value("still_going", "bool", []), value("next", "float32", [size, size])],
+    )
+    nodes = [
+        helper.make_node("Loop", ["n", "", "start"], ["product"], body=body),
+        helper.make_node("ReduceSum", ["product"], ["ones"], keepdims=0),
+        helper.make_node("Cast", ["ones"], ["counted"], to=TensorProto.INT64),
+        helper.make_node("Sub", ["counted", "count"], ["nothing"]),
+        helper.make_node("Add", ["x", "nothing"], ["same"]),
+        helper.make_node("Add", ["same", "sum"], ["y"]),
+        helper.make_node("Identity", ["y"], ["next_sum"]),
+    ]
+    inputs = [value("n", "int64", []), value("x", "int64", [16]), value("sum", "int64", [16])]
+    constants = {
+        "start": np.eye(size, dtype=np.float32),
+        "step": np.roll(np.eye(size, dtype=np.float32), 1, axis=1),
+        "count": np.array(size, np.int64),
+    }
+    return save(path, nodes, inputs, [value("y", "int64", [16]), value("next_sum", "int64", [16])], constants)
+
+
+def rereads(path: Path) -> Path:
+    """`y` = `x` to the power of `n`, all float32[256,256]: `x` is read again at each of `n` steps."""
+    size = 256
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["state", "x"], ["next"]),
+            helper.make_node("Identity", ["going"], ["still_going"]),
+        ],
+        "body",
+        [value("index", "int64", []), value("going", "bool", []), value("state", "float32", [size, size])],
+        [value("still_going", "bool", []), value("next", "float32", [size, size])],
+    )
+    node = helper.make_node("Loop", ["n", "", "start"], ["y"], body=body)
+    inputs = [value("n", "int64", []), value("x", "float32", [size, size])]
+    constants = {"start": np.eye(size, dtype=np.float32)}
+    return save(path, [node], inputs, [value("y", "float32", [size, size])], constants)
+
+
+def top_half(path: Path, size: int) -> Path:
+    """`y` and `places` = the larger half of `x`, float32[size], sorted."""
+    node = helper.make_node("TopK", ["x", "half"], ["y", "places"])
+    outputs = [value("y", "float32", [size // 2]), value("places", "int64", [size // 2])]
+    constants = {"half": np.array([size // 2], np.int64)}
+    return save(path, [node], [value("x", "float32", [size])], outputs, constants)
+
+
 def fails_inside(path: Path) -> Path:
     """`x` float32[6] seen as `shape` int64[2]: `y` = `x` + its sum; a kernel fails where it cannot hold 6."""
     nodes = [
@@ -167,10 +235,24 @@ def fails_inside(path: Path) -> Path:
     return save(path, nodes, inputs, [value("y", "float32", [6])])
 
 
+def rows_of_a_table(path: Path) -> Path:
+    """`y` float32[N,4] = the rows of a table of 100 at `index` int64[N]: a kernel fails beyond its end."""
+    node = helper.make_node("Gather", ["table", "index"], ["y"])
+    constants = {"table": np.arange(400, dtype=np.float32).reshape(100, 4)}
+    return save(path, [node], [value("index", "int64", ["N"])], [value("y", "float32", ["N", 4])], constants)
+
+
 def data_dependent(path: Path) -> Path:
     """Positions of what is not zero: `x` float32[8] to `y` int64[1,count]."""
     node = helper.make_node("NonZero", ["x"], ["y"])
     return save(path, [node], [value("x", "float32", [8])], [value("y", "int64", [1, "count"])])
+
+
+def topk(path: Path) -> Path:
+    """`y`, the larger half of `x` float32[32768], sorted: each comparison reads the input again."""
+    node = helper.make_node("TopK", ["x", "k"], ["y", "places"])
+    outputs = [value("y", "float32", [16384]), value("places", "int64", [16384])]
+    return save(path, [node], [value("x", "float32", [32768])], outputs, {"k": np.array([16384])})
 
 
 def scalar(path: Path) -> Path:

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from ipc_server import _core, messages, segment
 from ipc_server.abi import Dtype
 
+# Enough for the state of any test's model.
+JOURNAL_BYTES = 64 * 2**10
 FINGERPRINT = 0x1122334455667788
 
 TensorTuple = tuple[str, int, bool, bool, tuple[int, ...]]
@@ -26,6 +28,7 @@ class Descriptors:
     def __init__(self, layout: _core.Layout) -> None:
         self.status = segment.create_status_page()
         self.segment = segment.create_segment(layout.segment_bytes)
+        self.journal = segment.create_segment(JOURNAL_BYTES)
         self.request = segment.create_doorbell()
         self.answer = segment.create_doorbell()
         self.worker_control, self.client_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -33,11 +36,16 @@ class Descriptors:
     def for_worker(self) -> tuple[int, int, int]:
         return os.dup(self.segment), os.dup(self.request), os.dup(self.answer)
 
-    def for_channel(self) -> tuple[int, int, int, int, int]:
-        return (*self.for_worker(), segment.read_only(self.status), os.dup(self.client_control.fileno()))
+    def for_lane(self) -> list[int]:
+        return [*self.for_worker(), os.dup(self.journal)]
+
+    def for_channel(self, status: int | None = None) -> tuple[int, int, int, int, int]:
+        """What a client gets; `status` is the page of a worker that serves another channel already."""
+        page = segment.read_only(self.status if status is None else status)
+        return (*self.for_worker(), page, os.dup(self.client_control.fileno()))
 
     def close(self) -> None:
-        messages.close_all([self.status, self.segment, self.request, self.answer])
+        messages.close_all([self.status, self.segment, self.journal, self.request, self.answer])
         self.worker_control.close()
         self.client_control.close()
 

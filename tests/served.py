@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ import pytest
 from ring_pair import FINGERPRINT, Descriptors
 
 from ipc_server import _core, engines
-from ipc_server.abi import Dtype
+from ipc_server.abi import STATUS_BYTES, Dtype
 from ipc_server.client import Channel, Model
+from ipc_server.decode import Status, decode_status
 from ipc_server.errors import SidecamlError
 from ipc_server.lane import Lane, lane_for
 from ipc_server.settings import Settings
@@ -24,14 +26,23 @@ from ipc_server.signature import Tensor
 LANES = ("native", "python")
 # Of the models that a test loads.
 LANE = ContextVar("LANE", default="native")
+# And of their channels: flags of _core.
+HOW = ContextVar("HOW", default=0)
 
 
 class Served:
-    """A model with an open channel."""
+    """A model with open channels, of which most tests need but one."""
 
-    def __init__(self, lane: Lane, channel: Channel) -> None:
+    def __init__(self, lane: Lane, channels: Sequence[Channel], status_fd: int) -> None:
         self.lane = lane
-        self.channel = channel
+        self.channels = channels
+        self.channel = channels[0]
+        self._status_fd = status_fd
+
+    @property
+    def status(self) -> Status:
+        """What the worker's status page says now."""
+        return decode_status(os.pread(self._status_fd, STATUS_BYTES, 0))
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run one request and copy its outputs."""
@@ -95,23 +106,46 @@ def served(
     dims: Mapping[str, int] | None = None,
     slots: int = 1,
     text_bytes: int | None = None,
+    *,
+    together: bool = False,
+    copies_from: tuple[int, int] = (2, 2),
+    channels: int = 1,
 ) -> Iterator[Served]:
-    """Load a model and open a channel on it; dynamic dimensions get the maxima `dims`.
+    """Load a model and open channels on it; dynamic dimensions get the maxima `dims`.
 
-    A path is an ONNX file's.
+    A path is an ONNX file's. With `together`, requests are batched as far as that is proven, and copied as if
+    that paid from so many on (Batching.gather_from and rest_from), whatever it costs on this machine.
     """
-    engine = engines.load(model if isinstance(model, Settings) else Settings("model", model, lane=LANE.get()))
+    chosen = model if isinstance(model, Settings) else Settings("model", model, lane=LANE.get())
+    engine = engines.load(chosen)
+    batches = _batches(engine, chosen, *copies_from) if together else None
     tensors = engine.signature.bind(dims or {}, text_bytes)
+    if batches:
+        tensors = batches.batching.packed(engine.signature, tensors)
     layout = _core.Layout([spec.for_layout for spec in tensors], slots, FINGERPRINT)
     with contextlib.ExitStack() as stack:
-        made = Descriptors(layout)
-        stack.callback(made.close)
+        made, *others = [Descriptors(layout) for _ in range(channels)]
+        for each in (made, *others):
+            stack.callback(each.close)
         worker = _core.Worker(os.dup(made.status), made.worker_control.fileno(), _core.BLOCK)
-        loop = lane_for(worker, engine)
+        loop = lane_for(worker, batches.engine if batches else engine)
+        if batches:
+            loop.run_together(batches)
         stack.callback(loop.close)
-        loop.attach(list(made.for_worker()), tensors, layout, dims or {})
         # The loop comes back as soon as it has nothing to do.
         made.client_control.send(b"there is always something to hear")
-        core = _core.Channel(*made.for_channel(), FINGERPRINT, _core.BLOCK)
         described = Model("model", "onnx", "ready", "", slots, engine.signature)
-        yield Served(loop, stack.enter_context(Channel(core, described)))
+        opened = []
+        for each in (made, *others):
+            loop.attach(each.for_lane(), tensors, layout, dims or {}, how=HOW.get())
+            core = _core.Channel(*each.for_channel(made.status), FINGERPRINT, _core.BLOCK)
+            opened.append(stack.enter_context(Channel(core, described)))
+        yield Served(loop, opened, made.status)
+
+
+def _batches(engine: engines.Engine, settings: Settings, gather_from: int, rest_from: int) -> engines.Batches:
+    found = engines.batches_of(engine, settings)
+    if not found.batching.is_on:
+        return found
+    batching = dataclasses.replace(found.batching, gather_from=gather_from, rest_from=rest_from)
+    return dataclasses.replace(found, batching=batching)

@@ -16,9 +16,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
-#include <unistd.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 
 #include <caml/alloc.h>
+#include <caml/bigarray.h>
 #include <caml/custom.h>
 #include <caml/fail.h>
 #include <caml/memory.h>
@@ -119,11 +121,43 @@ static value carried_infos_of(const struct sidecaml_model_info *info) {
     CAMLreturn(result);
 }
 
-/* (name, engine, state, problem, fingerprint, max_slots, tensors, carried) */
+static value strings_of(char *const *texts, uint32_t count) {
+    CAMLparam0();
+    CAMLlocal2(result, item);
+    result = caml_alloc(count, 0);
+    for (uint32_t i = 0; i < count; i++) {
+        item = caml_copy_string(texts[i]);
+        Store_field(result, i, item);
+    }
+    CAMLreturn(result);
+}
+
+/* Of (policy, dim, why, most, gather_from, in_place, shared), or none where the daemon said nothing. */
+static value batching_info_of(const struct sidecaml_batching_info *batching) {
+    CAMLparam0();
+    CAMLlocal3(result, all, item);
+    if (!batching->policy) CAMLreturn(Val_int(0));
+    all = caml_alloc_tuple(7);
+    char *const texts[] = {batching->policy, batching->dim, batching->why};
+    for (uint32_t i = 0; i < 3; i++) {
+        item = caml_copy_string(texts[i]);
+        Store_field(all, i, item);
+    }
+    Store_field(all, 3, Val_long(batching->most));
+    Store_field(all, 4, Val_long(batching->gather_from));
+    Store_field(all, 5, Val_bool(batching->in_place));
+    item = strings_of(batching->shared, batching->shared_count);
+    Store_field(all, 6, item);
+    result = caml_alloc(1, 0);
+    Store_field(result, 0, all);
+    CAMLreturn(result);
+}
+
+/* (name, engine, state, problem, fingerprint, max_slots, tensors, carried, batching) */
 static value model_info_of(const struct sidecaml_model_info *info) {
     CAMLparam0();
     CAMLlocal2(result, item);
-    result = caml_alloc_tuple(8);
+    result = caml_alloc_tuple(9);
     const char *texts[] = {info->name, info->engine, info->state, info->problem};
     for (uint32_t i = 0; i < 4; i++) {
         item = caml_copy_string(texts[i]);
@@ -136,6 +170,8 @@ static value model_info_of(const struct sidecaml_model_info *info) {
     Store_field(result, 6, item);
     item = carried_infos_of(info);
     Store_field(result, 7, item);
+    item = batching_info_of(&info->batching);
+    Store_field(result, 8, item);
     CAMLreturn(result);
 }
 
@@ -197,6 +233,7 @@ struct request {
     struct sidecaml_dim_binding *dims;
     uint32_t dim_count;
     uint64_t text_bytes;
+    bool high;
 };
 
 static void free_request(struct request *request) {
@@ -215,7 +252,8 @@ static void read_request(value v, struct request *out) {
                             .policy = (enum sidecaml_policy)Long_val(Field(v, 4)),
                             .timeout_ns = (uint64_t)Long_val(Field(v, 5)),
                             .dim_count = (uint32_t)Wosize_val(dims),
-                            .text_bytes = (uint64_t)Long_val(Field(v, 7))};
+                            .text_bytes = (uint64_t)Long_val(Field(v, 7)),
+                            .high = Bool_val(Field(v, 8))};
     out->socket = caml_stat_strdup(String_val(Field(v, 0)));
     out->client = caml_stat_strdup(String_val(Field(v, 1)));
     if (Is_block(Field(v, 2))) out->model = caml_stat_strdup(String_val(Field(Field(v, 2), 0)));
@@ -225,12 +263,13 @@ static void read_request(value v, struct request *out) {
                                                      (uint64_t)Long_val(Field(Field(dims, i), 1))};
 }
 
+static struct sidecaml_daemon daemon_of(const struct request *request) {
+    return (struct sidecaml_daemon){request->socket, request->client, request->timeout_ns};
+}
+
 static int describe(const struct request *request, struct sidecaml_models *models, struct sidecaml_failure *why) {
-    int fd = sidecaml_control_connect(request->socket, request->client, request->timeout_ns, why);
-    if (fd < 0) return fd;
-    int status = sidecaml_control_describe(fd, request->model, request->timeout_ns, models, why);
-    close(fd);
-    return status;
+    const struct sidecaml_daemon daemon = daemon_of(request);
+    return sidecaml_daemon_describe(&daemon, request->model, models, why);
 }
 
 /* request -> (model info array, int * string) result */
@@ -238,7 +277,7 @@ CAMLprim value sidecaml_ml_describe(value v_request) {
     CAMLparam1(v_request);
     CAMLlocal1(contents);
     struct request request;
-    struct sidecaml_models models;
+    struct sidecaml_models models = {0};
     struct sidecaml_failure why;
     read_request(v_request, &request);
     caml_enter_blocking_section_no_pending();
@@ -253,17 +292,15 @@ CAMLprim value sidecaml_ml_describe(value v_request) {
 
 static int open_channel(const struct request *request, sidecaml_channel **channel, struct sidecaml_models *models,
                         struct sidecaml_failure *why) {
-    int fd = sidecaml_control_connect(request->socket, request->client, request->timeout_ns, why);
-    if (fd < 0) return fd;
+    const struct sidecaml_daemon daemon = daemon_of(request);
     const struct sidecaml_open what = {.model = request->model,
                                        .slots = request->slots,
                                        .dims = request->dims,
                                        .dim_count = request->dim_count,
                                        .text_bytes = request->text_bytes,
-                                       .policy = request->policy};
-    int status = sidecaml_control_open(fd, &what, request->timeout_ns, channel, models, why);
-    if (status < 0) close(fd);
-    return status;
+                                       .policy = request->policy,
+                                       .high_priority = request->high};
+    return sidecaml_daemon_open(&daemon, &what, channel, models, why);
 }
 
 /* request -> (handle * model info * layout, int * string) result */
@@ -271,7 +308,7 @@ CAMLprim value sidecaml_ml_open(value v_request) {
     CAMLparam1(v_request);
     CAMLlocal4(v_handle, info, layout, contents);
     struct request request;
-    struct sidecaml_models models;
+    struct sidecaml_models models = {0};
     struct sidecaml_failure why;
     v_handle = alloc_handle();
     struct handle *handle = handle_of(v_handle);
@@ -306,8 +343,53 @@ CAMLprim value sidecaml_ml_close(value v) {
     CAMLreturn(Val_long(0));
 }
 
+/* The addresses stay mapped whatever happens: the views that lie there are in use. */
+static int map_over(void *start, size_t bytes, int fd) {
+    struct stat info;
+    if (fstat(fd, &info) < 0 || (uint64_t)info.st_size < bytes) return -SIDECAML_E_CORRUPT;
+    const int how = MAP_SHARED | MAP_FIXED, access = PROT_READ | PROT_WRITE;
+    if (mmap(start, bytes, access, how, fd, 0) != MAP_FAILED) return 0;
+    mmap(start, bytes, access, MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS, -1, 0);
+    return -SIDECAML_E_SYSTEM;
+}
+
+/* Core.mapping array, each of them boxed. */
+static struct caml_ba_array *mapping_at(value v_mappings, mlsize_t i) {
+    return Caml_ba_array_val(Field(Field(v_mappings, i), 0));
+}
+
+static bool is_mapping(const struct caml_ba_array *memory) {
+    return (memory->flags & CAML_BA_MANAGED_MASK) == CAML_BA_MAPPED_FILE;
+}
+
+/* Maps the channel's segment where Bigarrays lie that are mappings of another one of the same size: 0 or negative. Of
+ * all in one call, in which no signal's handler runs. The collector unmaps the addresses later, whatever they show. */
+CAMLprim value sidecaml_ml_show(value v, value v_mappings) {
+    struct handle *handle = handle_of(v);
+    sidecaml_channel *channel;
+    int result = enter(handle, &channel);
+    if (result < 0) return Val_long(result);
+    mlsize_t count = Wosize_val(v_mappings);
+    for (mlsize_t i = 0; result >= 0 && i < count; i++)
+        if (!is_mapping(mapping_at(v_mappings, i))) result = -SIDECAML_E_INVALID;
+    for (mlsize_t i = 0; result >= 0 && i < count; i++) {
+        struct caml_ba_array *memory = mapping_at(v_mappings, i);
+        result = map_over(memory->data, caml_ba_byte_size(memory), sidecaml_channel_segment_fd(channel));
+    }
+    leave(handle);
+    return Val_long(result);
+}
+
 CAMLprim value sidecaml_ml_is_open(value v) { /* noalloc */
     return Val_bool(handle_of(v)->channel != NULL);
+}
+
+CAMLprim value sidecaml_ml_is_intact(value v) { /* noalloc */
+    sidecaml_channel *channel;
+    if (enter(handle_of(v), &channel) < 0) return Val_false;
+    bool intact = sidecaml_channel_is_intact(channel);
+    leave(handle_of(v));
+    return Val_bool(intact);
 }
 
 CAMLprim value sidecaml_ml_closed(value unit) { /* noalloc */
@@ -462,6 +544,144 @@ CAMLprim intnat sidecaml_ml_abandon_native(value v, intnat slot) { /* noalloc */
 
 CAMLprim value sidecaml_ml_abandon_byte(value v, value slot) {
     return Val_long(sidecaml_ml_abandon_native(v, Long_val(slot)));
+}
+
+/* --- Several requests at once ------------------------------------------------------------------------------------ */
+
+CAMLprim intnat sidecaml_ml_claim_run_native(value v, intnat most) { /* noalloc */
+    struct handle *handle = handle_of(v);
+    sidecaml_channel *channel;
+    int result = enter(handle, &channel);
+    if (result < 0) return result;
+    result = sidecaml_channel_claim_run(channel, (uint32_t)most);
+    leave(handle);
+    return result;
+}
+
+CAMLprim value sidecaml_ml_claim_run_byte(value v, value most) {
+    return Val_long(sidecaml_ml_claim_run_native(v, Long_val(most)));
+}
+
+CAMLprim intnat sidecaml_ml_submit_run_native(value v, intnat count, intnat deadline_ns) { /* noalloc */
+    struct handle *handle = handle_of(v);
+    sidecaml_channel *channel;
+    int result = enter(handle, &channel);
+    if (result < 0) return result;
+    result = sidecaml_channel_submit_run(channel, (uint32_t)count, (uint64_t)deadline_ns);
+    leave(handle);
+    return result;
+}
+
+CAMLprim value sidecaml_ml_submit_run_byte(value v, value count, value deadline_ns) {
+    return Val_long(sidecaml_ml_submit_run_native(v, Long_val(count), Long_val(deadline_ns)));
+}
+
+CAMLprim intnat sidecaml_ml_ended_native(value v, intnat slot, intnat most) { /* noalloc */
+    struct handle *handle = handle_of(v);
+    sidecaml_channel *channel;
+    int result = enter(handle, &channel);
+    if (result < 0) return result;
+    result = sidecaml_channel_ended(channel, (uint32_t)slot, (uint32_t)most);
+    leave(handle);
+    return result;
+}
+
+CAMLprim value sidecaml_ml_ended_byte(value v, value slot, value most) {
+    return Val_long(sidecaml_ml_ended_native(v, Long_val(slot), Long_val(most)));
+}
+
+CAMLprim intnat sidecaml_ml_answered_native(value v, intnat slot, intnat most) { /* noalloc */
+    struct handle *handle = handle_of(v);
+    sidecaml_channel *channel;
+    int result = enter(handle, &channel);
+    if (result < 0) return result;
+    result = sidecaml_channel_answered(channel, (uint32_t)slot, (uint32_t)most);
+    leave(handle);
+    return result;
+}
+
+CAMLprim value sidecaml_ml_answered_byte(value v, value slot, value most) {
+    return Val_long(sidecaml_ml_answered_native(v, Long_val(slot), Long_val(most)));
+}
+
+CAMLprim intnat sidecaml_ml_release_run_native(value v, intnat slot, intnat count) { /* noalloc */
+    struct handle *handle = handle_of(v);
+    sidecaml_channel *channel;
+    int result = enter(handle, &channel);
+    if (result < 0) return result;
+    result = sidecaml_channel_release_run(channel, (uint32_t)slot, (uint32_t)count);
+    leave(handle);
+    return result;
+}
+
+CAMLprim value sidecaml_ml_release_run_byte(value v, value slot, value count) {
+    return Val_long(sidecaml_ml_release_run_native(v, Long_val(slot), Long_val(count)));
+}
+
+CAMLprim intnat sidecaml_ml_spin_any_native(value v, intnat spin_ns) { /* noalloc */
+    struct handle *handle = handle_of(v);
+    sidecaml_channel *channel;
+    int result = enter(handle, &channel);
+    if (result < 0) return result;
+    result = sidecaml_channel_spin_any(channel, (uint64_t)spin_ns);
+    leave(handle);
+    return result;
+}
+
+CAMLprim value sidecaml_ml_spin_any_byte(value v, value spin_ns) {
+    return Val_long(sidecaml_ml_spin_any_native(v, Long_val(spin_ns)));
+}
+
+/* As sidecaml_ml_wait_native, and as sidecaml_ml_wait_holding_native. */
+static intnat wait_on_channel(value v, bool hold, int (*wait)(sidecaml_channel *channel, uint64_t deadline_ns),
+                              intnat deadline_ns) {
+    CAMLparam1(v);
+    struct handle *handle = handle_of(v);
+    sidecaml_channel *channel;
+    if (!hold) caml_enter_blocking_section();
+    int result = enter(handle, &channel);
+    if (result == 0) {
+        result = wait(channel, (uint64_t)deadline_ns);
+        leave(handle);
+    }
+    if (!hold) caml_leave_blocking_section();
+    if (hold && result == -SIDECAML_E_AGAIN) caml_process_pending_actions();
+    CAMLreturnT(intnat, result);
+}
+
+CAMLprim intnat sidecaml_ml_wait_any_native(value v, value hold, intnat deadline_ns) {
+    return wait_on_channel(v, Bool_val(hold), sidecaml_channel_wait_any, deadline_ns);
+}
+
+CAMLprim value sidecaml_ml_wait_any_byte(value v, value hold, value deadline_ns) {
+    return Val_long(sidecaml_ml_wait_any_native(v, hold, Long_val(deadline_ns)));
+}
+
+CAMLprim intnat sidecaml_ml_claim_wait_native(value v, value hold, intnat deadline_ns) {
+    return wait_on_channel(v, Bool_val(hold), sidecaml_channel_claim_wait, deadline_ns);
+}
+
+CAMLprim value sidecaml_ml_claim_wait_byte(value v, value hold, value deadline_ns) {
+    return Val_long(sidecaml_ml_claim_wait_native(v, hold, Long_val(deadline_ns)));
+}
+
+CAMLprim intnat sidecaml_ml_wait_end_native(value v, value hold, intnat slot, intnat deadline_ns) {
+    CAMLparam1(v);
+    struct handle *handle = handle_of(v);
+    sidecaml_channel *channel;
+    if (!Bool_val(hold)) caml_enter_blocking_section();
+    int result = enter(handle, &channel);
+    if (result == 0) {
+        result = sidecaml_channel_wait_end(channel, (uint32_t)slot, (uint64_t)deadline_ns);
+        leave(handle);
+    }
+    if (!Bool_val(hold)) caml_leave_blocking_section();
+    if (Bool_val(hold) && result == -SIDECAML_E_AGAIN) caml_process_pending_actions();
+    CAMLreturnT(intnat, result);
+}
+
+CAMLprim value sidecaml_ml_wait_end_byte(value v, value hold, value slot, value deadline_ns) {
+    return Val_long(sidecaml_ml_wait_end_native(v, hold, Long_val(slot), Long_val(deadline_ns)));
 }
 
 /* --- Dims, texts, times ------------------------------------------------------------------------------------------ */

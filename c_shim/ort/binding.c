@@ -283,3 +283,26 @@ int sidecaml_binding_copy_strings(sidecaml_binding *binding, uint32_t number, co
     if (status == -SIDECAML_E_BAD_STRINGS && why) why->code = SIDECAML_E_ENGINE;
     return status == -SIDECAML_E_BAD_STRINGS ? -SIDECAML_E_ENGINE : status;
 }
+
+/* --- All tensors at once ----------------------------------------------------------------------------------------- */
+
+static int bind_all(sidecaml_binding *binding, const sidecaml_session *session, void *const *addresses,
+                    const uint64_t (*dims)[SIDECAML_MAX_RANK], struct sidecaml_failure *why) {
+    int status = 0;
+    for (uint32_t t = 0; status == 0 && t < session->count; t++) {
+        const struct sidecaml_session_tensor *tensor = &session->tensors[t];
+        int (*bind)(sidecaml_binding *, const char *, uint32_t, const uint64_t *, uint32_t, void *,
+                    struct sidecaml_failure *) = t < session->inputs ? sidecaml_binding_input : sidecaml_binding_output;
+        status = bind(binding, tensor->name, tensor->dtype, dims[t], tensor->rank, addresses[t], why);
+    }
+    return status;
+}
+
+int sidecaml_session_bind(sidecaml_session *session, void *const *addresses, const uint64_t (*dims)[SIDECAML_MAX_RANK],
+                          sidecaml_binding **out, struct sidecaml_failure *why) {
+    int status = sidecaml_binding_create(session, out, why);
+    if (status < 0) return status;
+    status = bind_all(*out, session, addresses, dims, why);
+    if (status < 0) sidecaml_binding_destroy(*out);
+    return status;
+}

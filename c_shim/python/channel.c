@@ -80,6 +80,21 @@ static PyObject *channel_close(PyObject *object, PyObject *Py_UNUSED(none)) {
     Py_RETURN_NONE;
 }
 
+sidecaml_channel *channel_lend(const struct core_state *state, PyObject *object) {
+    if (!PyObject_TypeCheck(object, state->channel_type)) {
+        PyErr_Format(PyExc_TypeError, "expected a Channel, got %R", object);
+        return NULL;
+    }
+    struct channel_object *self = usable_channel(object);
+    if (!self) return NULL;
+    self->waiting = true;
+    return self->channel;
+}
+
+void channel_give_back(PyObject *object) {
+    ((struct channel_object *)object)->waiting = false;
+}
+
 /* --- Requests ---------------------------------------------------------------------------------------------------- */
 
 static PyObject *raise_request_failure(const struct channel_object *self, int status, uint32_t slot) {
@@ -167,6 +182,67 @@ static PyObject *channel_wait(PyObject *object, PyObject *const *args, Py_ssize_
     }
     if (status < 0) return raise_result(self, status, slot);
     Py_RETURN_NONE;
+}
+
+/* Waits with one of these, as long as the channel is usable, until there is a slot, whose number it gives. */
+typedef int (*slot_wait)(sidecaml_channel *channel, uint64_t deadline_ns);
+
+static int wait_for_slot_once(struct channel_object *self, slot_wait wait, uint64_t deadline_ns) {
+    int slot;
+    self->waiting = true;
+    Py_BEGIN_ALLOW_THREADS;
+    slot = wait(self->channel, deadline_ns);
+    Py_END_ALLOW_THREADS;
+    self->waiting = false;
+    return slot;
+}
+
+static PyObject *wait_for_slot(PyObject *object, PyObject *const *args, Py_ssize_t count, const char *name,
+                               slot_wait wait) {
+    uint64_t deadline = 0;
+    if (!check_count(name, count, 0, 1) || (count && !u64_of(args[0], &deadline))) return NULL;
+    for (;;) {
+        struct channel_object *self = usable_channel(object);
+        if (!self) return NULL;
+        int slot = wait_for_slot_once(self, wait, deadline);
+        if (slot >= 0) return PyLong_FromLong(slot);
+        if (slot == -SIDECAML_E_INVALID)
+            return raise_invalid(self->state, "no slot holds a request whose end is not known yet: submit one");
+        if (slot != -SIDECAML_E_AGAIN) return raise_code(self->state, slot, NULL);
+        /* A signal handler may close the channel. */
+        if (PyErr_CheckSignals() < 0) return NULL;
+    }
+}
+
+static PyObject *channel_wait_any(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    return wait_for_slot(object, args, count, "wait_any", sidecaml_channel_wait_any);
+}
+
+static PyObject *channel_claim_wait(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    return wait_for_slot(object, args, count, "claim_wait", sidecaml_channel_claim_wait);
+}
+
+static PyObject *channel_claim_run(PyObject *object, PyObject *arg) {
+    uint32_t most;
+    if (!u32_of(arg, &most)) return NULL;
+    struct channel_object *self = usable_channel(object);
+    if (!self) return NULL;
+    int count = sidecaml_channel_claim_run(self->channel, most);
+    return count < 0 ? raise_code(self->state, count, NULL) : PyLong_FromLong(count);
+}
+
+static PyObject *channel_submit_run(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    uint32_t slots;
+    uint64_t deadline = 0;
+    if (!check_count("submit_run", count, 1, 2) || !u32_of(args[0], &slots) ||
+        (count > 1 && !u64_of(args[1], &deadline)))
+        return NULL;
+    struct channel_object *self = usable_channel(object);
+    if (!self) return NULL;
+    int slot = sidecaml_channel_submit_run(self->channel, slots, deadline);
+    if (slot == -SIDECAML_E_INVALID)
+        return raise_invalid(self->state, "not all of the next %u slots are free: ask claim_run how many are", slots);
+    return slot < 0 ? raise_code(self->state, slot, NULL) : PyLong_FromLong(slot);
 }
 
 static PyObject *channel_release(PyObject *object, PyObject *arg) {
@@ -395,6 +471,15 @@ static PyMethodDef channel_methods[] = {
     {"wait", FAST(channel_wait), METH_FASTCALL,
      PyDoc_STR("wait(slot, deadline_ns=0, /)\n--\n\nWait until the request is done; its failure, TIMEOUT and "
                "SERVER_GONE raise.")},
+    {"wait_any", FAST(channel_wait_any), METH_FASTCALL,
+     PyDoc_STR("wait_any(deadline_ns=0, /)\n--\n\nWait until any request ends that nobody was told of; its slot.")},
+    {"claim_wait", FAST(channel_claim_wait), METH_FASTCALL,
+     PyDoc_STR("claim_wait(deadline_ns=0, /)\n--\n\nAs claim, but waits while the slot is BUSY.")},
+    {"claim_run", channel_claim_run, METH_O,
+     PyDoc_STR("claim_run(most, /)\n--\n\nHow many slots from the next on may be filled now.")},
+    {"submit_run", FAST(channel_submit_run), METH_FASTCALL,
+     PyDoc_STR("submit_run(count, deadline_ns=0, /)\n--\n\nPublish the next `count` slots' requests at once; the first "
+               "slot.")},
     {"release", channel_release, METH_O, PyDoc_STR("release(slot, /)\n--\n\nGive a finished slot back.")},
     {"abandon", channel_abandon, METH_O, PyDoc_STR("abandon(slot, /)\n--\n\nGive a request up at any stage.")},
     {"tensor", FAST(channel_tensor), METH_FASTCALL,

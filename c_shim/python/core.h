@@ -73,7 +73,12 @@ PyObject *memory_new(const struct core_state *state, PyObject *owner, struct hol
 /* --- Types ------------------------------------------------------------------------------------------------------- */
 
 extern PyType_Spec layout_spec, memory_spec, worker_spec, channel_spec, tensors_spec;
-extern PyMethodDef tensors_functions[], strings_functions[];
+extern PyMethodDef tensors_functions[], strings_functions[], load_functions[];
+
+/* Lends a Channel's channel to code that runs without the interpreter lock: until it is given back every other use is
+ * refused. NULL with an exception set when the object is none, is closed, or is in use. */
+sidecaml_channel *channel_lend(const struct core_state *state, PyObject *object);
+void channel_give_back(PyObject *object);
 
 #ifdef SIDECAML_NATIVE
 
@@ -85,8 +90,21 @@ extern PyMethodDef onnxruntime_methods[];
  * *busy. */
 bool binding_lend(const struct core_state *state, PyObject *object, const bool *busy);
 void binding_give_back(void *object);
+/* Fills in what runs batches with a session, which must outlive them; false with an exception set for another object.
+ */
+bool session_batches(const struct core_state *state, PyObject *object, struct sidecaml_batching *out);
 /* A sidecaml_runner whose context is a lent binding. */
 int binding_runner(void *binding, struct sidecaml_failure *why);
+
+/* A sidecaml_runner whose context is a callable, and what ends its use, with or without the interpreter lock. */
+int callable_runner(void *context, struct sidecaml_failure *why);
+void callable_drop(void *context);
+/* What makes a callable for a batch, of where its tensors lie; it must outlive the batches, like `make`. */
+struct callable_batches {
+    PyObject *make;
+    uint32_t tensors;
+};
+void callable_batches(struct callable_batches *batches, struct sidecaml_batching *out);
 
 #endif
 

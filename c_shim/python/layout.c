@@ -13,16 +13,19 @@ struct layout_object {
 /* `name` is borrowed: it lives as long as the tuple it came from. */
 static bool read_spec(const struct core_state *state, PyObject *item, struct sidecaml_tensor_spec *out) {
     PyObject *dtype, *dims, *text_bytes = NULL;
-    int output, dynamic;
+    int output, dynamic, packed = 0;
     Py_ssize_t length;
     if (!PyTuple_Check(item)) {
-        PyErr_SetString(PyExc_TypeError, "a tensor is a tuple (name, dtype, output, dynamic, max_dims[, text_bytes])");
+        PyErr_SetString(PyExc_TypeError,
+                        "a tensor is a tuple (name, dtype, output, dynamic, max_dims[, text_bytes[, packed]])");
         return false;
     }
-    if (!PyArg_ParseTuple(item, "s#OppO|O:Layout", &out->name, &length, &dtype, &output, &dynamic, &dims, &text_bytes))
+    if (!PyArg_ParseTuple(item, "s#OppO|Op:Layout", &out->name, &length, &dtype, &output, &dynamic, &dims, &text_bytes,
+                          &packed))
         return false;
     out->output = output;
     out->dynamic = dynamic;
+    out->packed = packed;
     return u32_of(dtype, &out->dtype) && dims_of(state, dims, out->max_dims, &out->rank) &&
            (!text_bytes || u64_of(text_bytes, &out->text_bytes));
 }
@@ -163,7 +166,7 @@ static PyMethodDef layout_methods[] = {
 static PyType_Slot layout_slots[] = {
     {Py_tp_doc,
      PyDoc_STR("Layout(tensors, slots, fingerprint)\n--\n\nWhere everything lies in a segment. `tensors` are "
-               "(name, dtype, output, dynamic, max_dims[, text_bytes]), inputs first.")},
+               "(name, dtype, output, dynamic, max_dims[, text_bytes[, packed]]), inputs first.")},
     {Py_tp_new, layout_create},
     {Py_tp_dealloc, free_object},
     {Py_tp_getset, layout_getset},

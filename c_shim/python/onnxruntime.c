@@ -360,3 +360,31 @@ void binding_give_back(void *object) {
 int binding_runner(void *binding, struct sidecaml_failure *why) {
     return sidecaml_binding_run(((struct binding_object *)binding)->binding, why);
 }
+
+static int bind_batch(void *session, void *const *addresses, const uint64_t (*dims)[SIDECAML_MAX_RANK], void **runner,
+                      struct sidecaml_failure *why) {
+    sidecaml_binding *binding;
+    int status = sidecaml_session_bind(session, addresses, dims, &binding, why);
+    if (status == 0) *runner = binding;
+    return status;
+}
+
+static int run_batch(void *runner, struct sidecaml_failure *why) {
+    return sidecaml_binding_run(runner, why);
+}
+
+static void drop_batch(void *runner) {
+    sidecaml_binding_destroy(runner);
+}
+
+bool session_batches(const struct core_state *state, PyObject *object, struct sidecaml_batching *out) {
+    if (!Py_IS_TYPE(object, state->session_type)) {
+        PyErr_Format(PyExc_TypeError, "expected a Session, got %R", object);
+        return false;
+    }
+    out->context = ((struct session_object *)object)->session;
+    out->bind = bind_batch;
+    out->run = run_batch;
+    out->drop = drop_batch;
+    return true;
+}

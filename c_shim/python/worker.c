@@ -13,8 +13,12 @@ struct worker_object {
     const struct core_state *state;
     struct sidecaml_request request;
     enum sidecaml_policy policy;
-    bool running; /* `request` was taken and is not complete */
-    bool waiting; /* a thread is inside `next` without the interpreter lock */
+    bool running;           /* `request` was taken and is not complete */
+    bool waiting;           /* a thread is inside `next` without the interpreter lock */
+    PyObject *batches_with; /* the session or callable, once set_batching was called; else NULL */
+#ifdef SIDECAML_NATIVE
+    struct callable_batches batches;
+#endif
     uint32_t served_count;
     struct served *served; /* each attached channel; without a hold where there is none */
 };
@@ -27,7 +31,8 @@ struct served {
 /* After the arguments were read: reading one may run Python code (`__index__`), and that may close the worker. */
 static bool usable(const struct worker_object *self) {
     if (self->worker && !self->waiting) return true;
-    raise_invalid(self->state, self->worker ? "another thread waits on the worker" : "the worker is closed");
+    raise_invalid(self->state, self->worker ? "another thread waits on the worker, or it is dropping what calls this"
+                                            : "the worker is closed");
     return false;
 }
 
@@ -46,15 +51,16 @@ static struct worker_object *running_worker(PyObject *object) {
 /* --- Life -------------------------------------------------------------------------------------------------------- */
 
 static PyObject *worker_create(PyTypeObject *type, PyObject *args, PyObject *keywords) {
-    static char *names[] = {"status_fd", "control_fd", "policy", NULL};
+    static char *names[] = {"status_fd", "control_fd", "policy", "page", NULL};
     struct core_state *state = PyType_GetModuleState(type);
-    PyObject *status_object, *control_object, *policy_object;
+    PyObject *status_object, *control_object, *policy_object, *page_object = NULL;
     int status_fd, control_fd;
+    uint32_t page = 0;
     enum sidecaml_policy policy;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OOO:Worker", names, &status_object, &control_object,
-                                     &policy_object) ||
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OOO|O:Worker", names, &status_object, &control_object,
+                                     &policy_object, &page_object) ||
         !fd_of(status_object, &status_fd) || !fd_of(control_object, &control_fd) ||
-        !policy_of(state, policy_object, &policy))
+        !policy_of(state, policy_object, &policy) || (page_object && !u32_of(page_object, &page)))
         return NULL;
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     struct worker_object *self = (struct worker_object *)allocate(type, 0);
@@ -62,7 +68,7 @@ static PyObject *worker_create(PyTypeObject *type, PyObject *args, PyObject *key
     struct sidecaml_failure why;
     self->state = state;
     self->policy = policy;
-    if (sidecaml_worker_create(status_fd, control_fd, policy, &self->worker, &why) < 0) {
+    if (sidecaml_worker_create(status_fd, page, control_fd, policy, &self->worker, &why) < 0) {
         self->worker = NULL;
         raise_failure(state, &why);
         Py_CLEAR(self);
@@ -89,10 +95,12 @@ static void drop_served(struct worker_object *self) {
 }
 
 static void destroy(struct worker_object *self) {
+    self->waiting = true; /* what it drops may run Python code, which must not find it half there */
     sidecaml_worker_destroy(self->worker);
-    drop_served(self);
     self->worker = NULL;
-    self->running = false;
+    self->waiting = self->running = false;
+    drop_served(self);
+    Py_CLEAR(self->batches_with);
 }
 
 static void worker_dealloc(PyObject *object) {
@@ -126,11 +134,19 @@ static bool make_room(struct worker_object *self) {
     return true;
 }
 
+/* All of it before the worker is looked at: reading an argument may run Python code. */
+static bool attached_fds_of(PyObject *const *args, Py_ssize_t count, struct sidecaml_worker_fds *fds, uint32_t *how) {
+    fds->journal = -1;
+    *how = 0;
+    return check_count("attach", count, 4, 6) && fd_of(args[0], &fds->segment) && fd_of(args[1], &fds->request) &&
+           fd_of(args[2], &fds->answer) && (count < 5 || args[4] == Py_None || fd_of(args[4], &fds->journal)) &&
+           (count < 6 || u32_of(args[5], how));
+}
+
 static PyObject *worker_attach(PyObject *object, PyObject *const *args, Py_ssize_t count) {
     struct sidecaml_worker_fds fds;
-    if (!check_count("attach", count, 4, 4) || !fd_of(args[0], &fds.segment) || !fd_of(args[1], &fds.request) ||
-        !fd_of(args[2], &fds.answer))
-        return NULL;
+    uint32_t how;
+    if (!attached_fds_of(args, count, &fds, &how)) return NULL;
     struct worker_object *self = usable_worker(object);
     if (!self) return NULL;
     const struct sidecaml_layout *layout = layout_of(self->state, args[3]);
@@ -138,13 +154,41 @@ static PyObject *worker_attach(PyObject *object, PyObject *const *args, Py_ssize
     struct served served;
     if (!layout || !served_init(&served, layout->slot_count)) return NULL;
     struct sidecaml_failure why;
-    int channel = make_room(self) ? sidecaml_worker_attach(self->worker, &fds, layout, &why) : -SIDECAML_E_NO_MEMORY;
+    int channel =
+        make_room(self) ? sidecaml_worker_attach(self->worker, &fds, layout, how, &why) : -SIDECAML_E_NO_MEMORY;
     if (channel < 0) {
         served_clear(&served);
         return channel == -SIDECAML_E_NO_MEMORY ? PyErr_NoMemory() : raise_failure(self->state, &why);
     }
     self->served[channel] = served;
     return PyLong_FromLong(channel);
+}
+
+static PyObject *worker_join_crowd(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    int fd;
+    uint32_t entry, threads, cores;
+    if (!check_count("join_crowd", count, 4, 4) || !fd_of(args[0], &fd) || !u32_of(args[1], &entry) ||
+        !u32_of(args[2], &threads) || !u32_of(args[3], &cores))
+        return NULL;
+    struct worker_object *self = usable_worker(object);
+    if (!self) return NULL;
+    struct sidecaml_failure why;
+    if (sidecaml_worker_join_crowd(self->worker, fd, entry, threads, cores, &why) < 0)
+        return raise_failure(self->state, &why);
+    Py_RETURN_NONE;
+}
+
+static PyObject *worker_broken(PyObject *object, PyObject *Py_UNUSED(none)) {
+    struct worker_object *self = usable_worker(object);
+    if (!self) return NULL;
+    PyObject *broken = PyList_New(0);
+    int channel;
+    while (broken && (channel = sidecaml_worker_broken(self->worker)) >= 0) {
+        PyObject *number = PyLong_FromLong(channel);
+        if (!number || PyList_Append(broken, number) < 0) Py_CLEAR(broken);
+        Py_XDECREF(number);
+    }
+    return broken;
 }
 
 static struct hold *hold_of(const struct worker_object *self, uint32_t channel) {
@@ -163,7 +207,9 @@ static PyObject *worker_detach(PyObject *object, PyObject *arg) {
     if (self->running && self->request.channel == channel)
         return raise_invalid(self->state, "channel %u has a running request: complete it first", channel);
     if (!hold_may_close(hold)) return NULL;
+    self->waiting = true; /* as in destroy */
     sidecaml_worker_detach(self->worker, channel);
+    self->waiting = false;
     served_clear(&self->served[channel]);
     Py_RETURN_NONE;
 }
@@ -302,6 +348,7 @@ struct to_bind {
     uint32_t channel, slot;
     PyObject *binding; /* borrowed; NULL for none */
     uint64_t state, next_state;
+    int together;
     uint32_t count;
     uint32_t ranks[SIDECAML_MAX_TENSORS];
     uint64_t rows[SIDECAML_MAX_TENSORS][SIDECAML_MAX_RANK];
@@ -322,11 +369,13 @@ static bool rows_of(const struct core_state *state, PyObject *given, struct to_b
 /* All of it before the worker is looked at: reading an argument may run Python code. */
 static bool to_bind_of(const struct core_state *state, PyObject *const *args, Py_ssize_t count, struct to_bind *out) {
     out->state = 0;
-    if (!check_count("bind", count, 3, 6) || !u32_of(args[0], &out->channel) || !u32_of(args[1], &out->slot) ||
+    if (!check_count("bind", count, 3, 7) || !u32_of(args[0], &out->channel) || !u32_of(args[1], &out->slot) ||
         (count > 4 && !u64_of(args[4], &out->state)))
         return false;
     out->next_state = out->state;
     if (count > 5 && !u64_of(args[5], &out->next_state)) return false;
+    out->together = count > 6 ? PyObject_IsTrue(args[6]) : 1;
+    if (out->together < 0) return false;
     out->binding = args[2] == Py_None ? NULL : args[2];
     PyObject *given = count > 3 ? PySequence_Tuple(args[3]) : PyTuple_New(0);
     bool read = given && rows_of(state, given, out);
@@ -352,27 +401,45 @@ static bool has_rows(const struct core_state *state, const struct sidecaml_layou
     return false;
 }
 
+static bool is_callable(PyObject *object) {
+    if (!PyCallable_Check(object))
+        PyErr_Format(PyExc_TypeError, "expected a Binding, a callable or None, got %R", object);
+    return PyCallable_Check(object);
+}
+
+/* As in destroy: the runner that goes may run Python code. */
+static int bind_slot(struct worker_object *self, const struct to_bind *asked, const struct sidecaml_bound *bound,
+                     struct sidecaml_failure *why) {
+    self->waiting = true;
+    int status = sidecaml_worker_bind(self->worker, asked->channel, asked->slot, bound, why);
+    self->waiting = false;
+    return status;
+}
+
 static PyObject *bind(struct worker_object *self, const struct to_bind *asked) {
     struct sidecaml_failure why;
     if (!hold_of(self, asked->channel)) return NULL;
     if (asked->slot >= self->served[asked->channel].slots)
         return raise_invalid(self->state, "channel %u has no slot %u", asked->channel, asked->slot);
     if (!asked->binding) {
-        sidecaml_worker_bind(self->worker, asked->channel, asked->slot, NULL, &why);
+        bind_slot(self, asked, NULL, &why);
         Py_RETURN_NONE;
     }
+    bool is_binding = Py_IS_TYPE(asked->binding, self->state->binding_type);
     if (!has_rows(self->state, sidecaml_worker_layout(self->worker, asked->channel), asked) ||
-        !binding_lend(self->state, asked->binding, &self->waiting))
+        !(is_binding ? binding_lend(self->state, asked->binding, &self->waiting) : is_callable(asked->binding)))
         return NULL;
     Py_INCREF(asked->binding);
-    const struct sidecaml_bound bound = {.run = binding_runner,
+    void (*drop)(void *) = is_binding ? take_back : callable_drop;
+    const struct sidecaml_bound bound = {.run = is_binding ? binding_runner : callable_runner,
                                          .context = asked->binding,
-                                         .drop = take_back,
+                                         .drop = drop,
                                          .state = asked->state,
                                          .next_state = asked->next_state,
+                                         .alone = !asked->together,
                                          .dims = asked->rows};
-    if (sidecaml_worker_bind(self->worker, asked->channel, asked->slot, &bound, &why) == 0) Py_RETURN_NONE;
-    take_back(asked->binding);
+    if (bind_slot(self, asked, &bound, &why) == 0) Py_RETURN_NONE;
+    drop(asked->binding);
     return raise_failure(self->state, &why);
 }
 
@@ -381,6 +448,79 @@ static PyObject *worker_bind(PyObject *object, PyObject *const *args, Py_ssize_t
     if (!to_bind_of(state_of(object), args, count, &asked)) return NULL;
     struct worker_object *self = usable_worker(object);
     return self ? bind(self, &asked) : NULL;
+}
+
+/* So many numbers of a sequence, each at least `least`; false with an exception set. */
+static bool read_numbers(PyObject *object, const char *what, Py_ssize_t count, long long least, long long *out) {
+    PyObject *tuple = PySequence_Tuple(object);
+    if (!tuple) return false;
+    bool valid = PyTuple_Size(tuple) == count;
+    if (!valid) PyErr_Format(PyExc_ValueError, "%s: expected %zd numbers, got %zd", what, count, PyTuple_Size(tuple));
+    for (Py_ssize_t i = 0; valid && i < count; i++) {
+        out[i] = PyLong_AsLongLong(PyTuple_GetItem(tuple, i));
+        valid = !(out[i] == -1 && PyErr_Occurred());
+        if (valid && out[i] < least) {
+            PyErr_Format(PyExc_ValueError, "%s: number %zd is %lld, and at least %lld is possible", what, i, out[i],
+                         least);
+            valid = false;
+        }
+    }
+    Py_DECREF(tuple);
+    return valid;
+}
+
+/* All that set_batching is given besides the session. */
+struct asked_batching {
+    uint32_t most, gather_from, rest_from;
+    long long costs_ns[SIDECAML_MOST_BATCH + 1], axes[SIDECAML_MAX_TENSORS];
+    Py_ssize_t tensors;
+};
+
+static bool asked_batching_of(const struct core_state *state, PyObject *const *args, Py_ssize_t count,
+                              struct asked_batching *out) {
+    if (!check_count("set_batching", count, 6, 6) || !u32_of(args[1], &out->most) ||
+        !u32_of(args[2], &out->gather_from) || !u32_of(args[3], &out->rest_from))
+        return false;
+    out->tensors = PySequence_Size(args[5]);
+    if (out->tensors < 0) return false;
+    if (out->most > SIDECAML_MOST_BATCH || out->tensors > SIDECAML_MAX_TENSORS) {
+        raise_invalid(state, "a run has at most %u requests, and a model at most %d tensors", SIDECAML_MOST_BATCH,
+                      SIDECAML_MAX_TENSORS);
+        return false;
+    }
+    return read_numbers(args[4], "costs_ns", out->most + 1, 0, out->costs_ns) &&
+           read_numbers(args[5], "axes", out->tensors, SIDECAML_SHARED, out->axes);
+}
+
+static PyObject *worker_set_batching(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    const struct core_state *state = state_of(object);
+    struct asked_batching asked;
+    struct sidecaml_batching batching = {0};
+    struct sidecaml_failure why;
+    uint64_t costs_ns[SIDECAML_MOST_BATCH + 1];
+    int32_t axes[SIDECAML_MAX_TENSORS];
+    if (!asked_batching_of(state, args, count, &asked)) return NULL;
+    bool is_callable = PyCallable_Check(args[0]);
+    if (!is_callable && !session_batches(state, args[0], &batching)) return NULL;
+    struct worker_object *self = usable_worker(object);
+    if (!self) return NULL;
+    struct callable_batches made = {args[0], (uint32_t)asked.tensors};
+    if (is_callable) callable_batches(&self->batches, &batching);
+    for (uint32_t i = 0; i <= asked.most; i++)
+        costs_ns[i] = (uint64_t)asked.costs_ns[i];
+    for (Py_ssize_t i = 0; i < asked.tensors; i++)
+        axes[i] = asked.axes[i] > SIDECAML_MAX_RANK ? SIDECAML_MAX_RANK : (int32_t)asked.axes[i];
+    batching.most = asked.most;
+    batching.gather_from = asked.gather_from;
+    batching.rest_from = asked.rest_from;
+    batching.tensor_count = (uint32_t)asked.tensors;
+    batching.costs_ns = costs_ns;
+    batching.axes = axes;
+    if (sidecaml_worker_set_batching(self->worker, &batching, &why) < 0) return raise_failure(self->state, &why);
+    Py_INCREF(args[0]);
+    self->batches = made;
+    self->batches_with = args[0];
+    Py_RETURN_NONE;
 }
 
 static int serve_once(struct worker_object *self, uint64_t timeout_ns, struct sidecaml_failure *why) {
@@ -490,6 +630,50 @@ static PyObject *worker_set_text_needed(PyObject *object, PyObject *arg) {
     Py_RETURN_NONE;
 }
 
+static PyObject *worker_attempts(PyObject *object, PyObject *Py_UNUSED(none)) {
+    struct worker_object *self = running_worker(object);
+    return self ? PyLong_FromUnsignedLong(self->request.attempts) : NULL;
+}
+
+/* --- The journal ------------------------------------------------------------------------------------------------- */
+
+/* The channel that a method's only argument names; NULL with an exception set. */
+static struct worker_object *worker_with_channel(PyObject *object, PyObject *arg, uint32_t *channel) {
+    if (!u32_of(arg, channel)) return NULL;
+    struct worker_object *self = usable_worker(object);
+    return self && hold_of(self, *channel) ? self : NULL;
+}
+
+static PyObject *worker_interrupted(PyObject *object, PyObject *arg) {
+    uint32_t channel;
+    struct worker_object *self = worker_with_channel(object, arg, &channel);
+    return self ? PyLong_FromUnsignedLong(sidecaml_worker_interrupted(self->worker, channel)) : NULL;
+}
+
+static PyObject *worker_journal(PyObject *object, PyObject *arg) {
+    uint32_t channel;
+    struct worker_object *self = worker_with_channel(object, arg, &channel);
+    if (!self) return NULL;
+    uint64_t bytes;
+    void *place = sidecaml_worker_journal(self->worker, channel, &bytes);
+    return Py_BuildValue("NK", PyLong_FromVoidPtr(place), (unsigned long long)bytes);
+}
+
+static PyObject *worker_carried(PyObject *object, PyObject *arg) {
+    uint32_t channel;
+    struct worker_object *self = worker_with_channel(object, arg, &channel);
+    if (!self) return NULL;
+    uint32_t committed = sidecaml_worker_committed(self->worker, channel);
+    return Py_BuildValue("NI", PyBool_FromLong(committed & SIDECAML_CARRIED), committed & SIDECAML_PLACE);
+}
+
+static PyObject *worker_drop_carried(PyObject *object, PyObject *Py_UNUSED(none)) {
+    struct worker_object *self = running_worker(object);
+    if (!self) return NULL;
+    sidecaml_worker_drop_carried(self->worker, self->request.channel);
+    Py_RETURN_NONE;
+}
+
 /* --- State ---------------------------------------------------------------------------------------------------------
  */
 
@@ -501,6 +685,17 @@ static PyObject *worker_state(PyObject *object, PyObject *Py_UNUSED(none)) {
 static PyObject *worker_resets(PyObject *object, PyObject *Py_UNUSED(none)) {
     struct worker_object *self = running_worker(object);
     return self ? PyBool_FromLong(self->request.resets) : NULL;
+}
+
+/* Of a channel, not of a request: what a successor begins with. */
+static PyObject *worker_begin_state(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    uint64_t state;
+    uint32_t channel;
+    if (!check_count("begin_state", count, 2, 2) || !u64_of(args[1], &state)) return NULL;
+    struct worker_object *self = worker_with_channel(object, args[0], &channel);
+    if (!self) return NULL;
+    sidecaml_worker_set_state(self->worker, channel, state);
+    Py_RETURN_NONE;
 }
 
 static PyObject *worker_set_state(PyObject *object, PyObject *arg) {
@@ -518,8 +713,24 @@ static PyObject *worker_set_state(PyObject *object, PyObject *arg) {
 
 static PyMethodDef worker_methods[] = {
     {"attach", FAST(worker_attach), METH_FASTCALL,
-     PyDoc_STR("attach(segment_fd, request_fd, answer_fd, layout, /)\n--\n\nMap and format a segment and serve it; the "
-               "channel's index. Takes the descriptors over.")},
+     PyDoc_STR("attach(segment_fd, request_fd, answer_fd, layout, journal_fd=None, how=0, /)\n--\n\nMap and format a "
+               "segment and serve it, or go on with it; the channel's index. Takes the descriptors over.")},
+    {"join_crowd", FAST(worker_join_crowd), METH_FASTCALL,
+     PyDoc_STR("join_crowd(fd, entry, threads, cores, /)\n--\n\nCount among the daemon's workers, with an entry of "
+               "the crowd page `fd`. Takes the descriptor over.")},
+    {"broken", worker_broken, METH_NOARGS,
+     PyDoc_STR("broken()\n--\n\nThe channels whose clients took pages of their segments away, each told once.")},
+    {"interrupted", worker_interrupted, METH_O,
+     PyDoc_STR(
+         "interrupted(channel, /)\n--\n\nHow often the request that a predecessor was running had been started.")},
+    {"attempts", worker_attempts, METH_NOARGS,
+     PyDoc_STR("attempts()\n--\n\nHow many workers began to run the request and died.")},
+    {"journal", worker_journal, METH_O,
+     PyDoc_STR("journal(channel, /)\n--\n\nAddress and size of the journal's memory for carried state.")},
+    {"carried", worker_carried, METH_O,
+     PyDoc_STR("carried(channel, /)\n--\n\nWhether state is committed, and the place, 0 or 1, where it lies.")},
+    {"drop_carried", worker_drop_carried, METH_NOARGS,
+     PyDoc_STR("drop_carried()\n--\n\nFrom now on the running request's channel carries nothing.")},
     {"detach", worker_detach, METH_O,
      PyDoc_STR("detach(channel, /)\n--\n\nUnmap a channel. BufferError while views of it exist.")},
     {"tensor", FAST(worker_tensor), METH_FASTCALL,
@@ -543,9 +754,13 @@ static PyMethodDef worker_methods[] = {
      PyDoc_STR("set_text_needed(bytes, /)\n--\n\nThe most text that an output has, before OUTPUT_TOO_LARGE.")},
 #ifdef SIDECAML_NATIVE
     {"bind", FAST(worker_bind), METH_FASTCALL,
+     PyDoc_STR("bind(channel, slot, binding, dims=(), state=0, next_state=state, together=True, /)\n--\n\nHave serve() "
+               "run what comes to "
+               "a slot with these dims, of each dynamic tensor, in this state of the channel; None ends all of it.")},
+    {"set_batching", FAST(worker_set_batching), METH_FASTCALL,
      PyDoc_STR(
-         "bind(channel, slot, binding, dims=(), state=0, next_state=state, /)\n--\n\nHave serve() run what comes to "
-         "a slot with these dims, of each dynamic tensor, in this state of the channel; None ends all of it.")},
+         "set_batching(session, most, gather_from, rest_from, costs_ns, axes, /)\n--\n\nRun requests of bound slots "
+         "together from now on.")},
     {"serve", worker_serve, METH_NOARGS,
      PyDoc_STR("serve()\n--\n\nRun the requests of bound slots until there is something else: (channel, slot, "
                "failure) of a request to finish, or None.")},
@@ -554,13 +769,16 @@ static PyMethodDef worker_methods[] = {
      PyDoc_STR("state()\n--\n\nThe state of the running request's channel: 0 at first.")},
     {"resets", worker_resets, METH_NOARGS,
      PyDoc_STR("resets()\n--\n\nWhether the running request wants its channel's state to start anew.")},
+    {"begin_state", FAST(worker_begin_state), METH_FASTCALL,
+     PyDoc_STR("begin_state(channel, state, /)\n--\n\nThe state that a channel is in before a request runs.")},
     {"set_state", worker_set_state, METH_O, PyDoc_STR("set_state(state, /)\n--\n\nIts state from now on.")},
     {"close", worker_close, METH_NOARGS, PyDoc_STR("close()\n--\n\nDetach everything. BufferError while views exist.")},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot worker_slots[] = {
-    {Py_tp_doc, PyDoc_STR("Worker(status_fd, control_fd, policy)\n--\n\nThe serving side; formats the status page and "
+    {Py_tp_doc, PyDoc_STR("Worker(status_fd, control_fd, policy, page=0)\n--\n\nThe serving side; formats its page of "
+                          "the status file and "
                           "takes its descriptor over.")},
     {Py_tp_new, worker_create},
     {Py_tp_dealloc, worker_dealloc},

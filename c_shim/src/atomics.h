@@ -46,8 +46,12 @@ bool interleave_cas64(_Atomic uint64_t *p, uint64_t *expected, uint64_t desired,
 #endif
 
 /* For counters with a single writer, which others may read at any time. */
+static inline void count_more64(_Atomic uint64_t *counter, uint64_t more) {
+    store64(counter, load64(counter, relaxed) + more, relaxed);
+}
+
 static inline void count64(_Atomic uint64_t *counter) {
-    store64(counter, load64(counter, relaxed) + 1, relaxed);
+    count_more64(counter, 1);
 }
 
 /* Tells the core that this is a spin loop. */

@@ -7,15 +7,22 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "backoff.h"
 #include "channel.h"
+#include "crash_point.h"
 #include "failure.h"
+#include "packed.h"
 
 #define OPEN_FDS 4
 
 /* --- Reading msgpack --------------------------------------------------------------------------------------------- */
+
+static bool unpack(msgpack_unpacked *out, const char *bytes, size_t count, size_t *end) {
+    return packed_is_whole((const uint8_t *)bytes, count) &&
+           msgpack_unpack_next(out, bytes, count, end) == MSGPACK_UNPACK_SUCCESS;
+}
 
 static const msgpack_object *find(const msgpack_object *map, const char *key) {
     if (!map || map->type != MSGPACK_OBJECT_MAP) return NULL;
@@ -130,13 +137,13 @@ static int receive(int fd, struct reply *reply, uint64_t deadline_ns, struct sid
         /* ECONNRESET is told once, when the daemon closed without reading all; what it said before comes after. */
     } while (bytes < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNRESET));
     if (bytes < 0) return fail_errno(why, "receiving from the daemon");
+    take_fds(reply, &header); /* an empty message can bring some too */
     if (bytes == 0) return gone(why);
-    take_fds(reply, &header);
     if (header.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
         return fail(why, SIDECAML_E_PROTOCOL, "the daemon sent a message larger than the protocol allows");
     size_t end = 0;
-    if (msgpack_unpack_next(&reply->unpacked, reply->bytes, (size_t)bytes, &end) != MSGPACK_UNPACK_SUCCESS ||
-        end != (size_t)bytes || reply->unpacked.data.type != MSGPACK_OBJECT_MAP)
+    if (!unpack(&reply->unpacked, reply->bytes, (size_t)bytes, &end) || end != (size_t)bytes ||
+        reply->unpacked.data.type != MSGPACK_OBJECT_MAP)
         return fail(why, SIDECAML_E_PROTOCOL, "the daemon sent %zd bytes that are not a msgpack map", bytes);
     return 0;
 }
@@ -151,15 +158,13 @@ static int failure_in(const msgpack_object *body, struct sidecaml_failure *why) 
     return -(int)code;
 }
 
-/* One request and its reply. Events that come in between end the wait: on a connection that opens its channel, one can
+/* The reply to a request. Events that come in between end the wait: on a connection that opens its channel, one can
  * only mean that the daemon gives the connection up. */
-static int call(int fd, uint64_t id, const msgpack_sbuffer *packed, uint64_t deadline_ns, struct reply **out,
-                struct sidecaml_failure *why) {
+static int hear(int fd, uint64_t id, uint64_t deadline_ns, struct reply **out, struct sidecaml_failure *why) {
     struct reply *reply = calloc(1, sizeof *reply);
     if (!reply) return fail(why, SIDECAML_E_NO_MEMORY, "no memory for a control message");
     msgpack_unpacked_init(&reply->unpacked);
-    int status = send_packed(fd, packed, deadline_ns, why);
-    if (status == 0) status = receive(fd, reply, deadline_ns, why);
+    int status = receive(fd, reply, deadline_ns, why);
     if (status == 0) {
         const msgpack_object *body = &reply->unpacked.data;
         uint64_t replied = 0;
@@ -176,6 +181,12 @@ static int call(int fd, uint64_t id, const msgpack_sbuffer *packed, uint64_t dea
     }
     *out = reply;
     return 0;
+}
+
+static int call(int fd, uint64_t id, const msgpack_sbuffer *packed, uint64_t deadline_ns, struct reply **out,
+                struct sidecaml_failure *why) {
+    int status = send_packed(fd, packed, deadline_ns, why);
+    return status < 0 ? status : hear(fd, id, deadline_ns, out, why);
 }
 
 static void pack_text(msgpack_packer *packer, const char *text) {
@@ -198,11 +209,12 @@ static void pack_request(msgpack_packer *packer, uint64_t id, const char *op, si
 /* A Unix socket connects at once, or says EAGAIN while the daemon's queue is full; there is nothing to poll for then.
  */
 static int connect_until(int fd, const struct sockaddr_un *address, uint64_t deadline_ns) {
-    const struct timespec pause = {.tv_nsec = 1000000};
+    struct backoff backoff;
+    backoff_init(&backoff);
     while (connect(fd, (const struct sockaddr *)address, sizeof *address) < 0) {
         if (errno == EINTR) continue;
         if (errno != EAGAIN || sidecaml_now_ns() >= deadline_ns) return -errno;
-        nanosleep(&pause, NULL);
+        backoff_sleep(&backoff, deadline_ns);
     }
     return 0;
 }
@@ -263,6 +275,7 @@ int sidecaml_control_connect(const char *path, const char *client_name, uint64_t
     uint64_t deadline_ns = deadline_of(timeout_ns);
     int fd = dial(path, deadline_ns, why);
     if (fd < 0) return fd;
+    CRASH_POINT("client.open.connected");
     int status = hello(fd, client_name, deadline_ns, why);
     if (status == 0) return fd;
     close(fd);
@@ -278,7 +291,17 @@ static void clear_tensor(struct sidecaml_tensor_info *tensor) {
         free(tensor->dim_names[d]);
 }
 
+static void clear_batching(struct sidecaml_batching_info *batching) {
+    for (uint32_t i = 0; i < batching->shared_count; i++)
+        free(batching->shared[i]);
+    free(batching->shared);
+    free(batching->policy);
+    free(batching->dim);
+    free(batching->why);
+}
+
 static void free_model(struct sidecaml_model_info *model) {
+    clear_batching(&model->batching);
     for (uint32_t i = 0; i < model->tensor_count; i++)
         clear_tensor(&model->tensors[i]);
     for (uint32_t i = 0; i < model->carried_count; i++) {
@@ -345,6 +368,36 @@ static bool read_carried(const msgpack_object *value, struct sidecaml_model_info
     return true;
 }
 
+static bool read_shared(const msgpack_object *batching, struct sidecaml_batching_info *out) {
+    const msgpack_object *shared = find_list(batching, "shared", SIDECAML_MAX_TENSORS);
+    if (!shared) return false;
+    uint32_t count = shared->via.array.size;
+    out->shared = calloc(count + 1, sizeof out->shared[0]);
+    if (!out->shared) return false;
+    out->shared_count = count;
+    for (uint32_t i = 0; i < count; i++) {
+        out->shared[i] = copy_string(&shared->via.array.ptr[i]);
+        if (!out->shared[i]) return false;
+    }
+    return true;
+}
+
+static bool read_batching(const msgpack_object *value, struct sidecaml_batching_info *out) {
+    const msgpack_object *batching = find(value, "batching");
+    if (!batching) return true;
+    uint64_t most, gather_from;
+    out->policy = copy_string(find(batching, "policy"));
+    out->dim = copy_string(find(batching, "dim"));
+    out->why = copy_string(find(batching, "why"));
+    if (!out->policy || !out->dim || !out->why || !read_uint(batching, "most", &most) || most > UINT32_MAX ||
+        !read_uint(batching, "gather_from", &gather_from) || gather_from > UINT32_MAX ||
+        !read_bool(batching, "in_place", &out->in_place))
+        return false;
+    out->most = (uint32_t)most;
+    out->gather_from = (uint32_t)gather_from;
+    return read_shared(batching, out);
+}
+
 static bool read_model(const msgpack_object *value, struct sidecaml_model_info *out) {
     const msgpack_object *inputs = find_list(value, "inputs", SIDECAML_MAX_TENSORS);
     const msgpack_object *outputs = find_list(value, "outputs", SIDECAML_MAX_TENSORS);
@@ -368,7 +421,7 @@ static bool read_model(const msgpack_object *value, struct sidecaml_model_info *
         const msgpack_object *tensor = output ? &outputs->via.array.ptr[i - input_count] : &inputs->via.array.ptr[i];
         if (!read_tensor(tensor, output, &out->tensors[i])) return false;
     }
-    return read_carried(value, out);
+    return read_carried(value, out) && read_batching(value, &out->batching);
 }
 
 static int bad_model(struct sidecaml_failure *why) {
@@ -472,6 +525,7 @@ static int attach_opened(struct reply *reply, int control_fd, enum sidecaml_poli
     sidecaml_channel *channel;
     int status = sidecaml_channel_attach(&fds, fingerprint, policy, &channel, why);
     if (status < 0) return status;
+    CRASH_POINT("client.open.mapped");
     reply->fd_count = 0; /* the channel's now */
     status = compare_signature(sidecaml_channel_layout(channel), models->models, why);
     if (status < 0) {
@@ -484,7 +538,7 @@ static int attach_opened(struct reply *reply, int control_fd, enum sidecaml_poli
 }
 
 static void pack_open(msgpack_packer *packer, const struct sidecaml_open *what) {
-    pack_request(packer, 2, "open", what->text_bytes ? 4 : 3);
+    pack_request(packer, 2, "open", 3u + (what->text_bytes != 0) + what->high_priority);
     pack_text(packer, "model");
     pack_text(packer, what->model);
     pack_text(packer, "slots");
@@ -499,6 +553,10 @@ static void pack_open(msgpack_packer *packer, const struct sidecaml_open *what) 
         pack_text(packer, "text_bytes");
         msgpack_pack_uint64(packer, what->text_bytes);
     }
+    if (what->high_priority) {
+        pack_text(packer, "priority");
+        pack_text(packer, "high");
+    }
 }
 
 int sidecaml_control_open(int control_fd, const struct sidecaml_open *what, uint64_t timeout_ns, sidecaml_channel **out,
@@ -510,9 +568,14 @@ int sidecaml_control_open(int control_fd, const struct sidecaml_open *what, uint
     pack_open(&packer, what);
     struct reply *reply;
     *out_models = (struct sidecaml_models){0};
-    int status = call(control_fd, 2, &packed, deadline_of(timeout_ns), &reply, why);
+    uint64_t deadline_ns = deadline_of(timeout_ns);
+    int status = send_packed(control_fd, &packed, deadline_ns, why);
     msgpack_sbuffer_destroy(&packed);
     if (status < 0) return status;
+    CRASH_POINT("client.open.asked");
+    status = hear(control_fd, 2, deadline_ns, &reply, why);
+    if (status < 0) return status;
+    CRASH_POINT("client.open.answered");
     status = attach_opened(reply, control_fd, what->policy, out, out_models, why);
     if (status < 0) sidecaml_models_free(out_models);
     free_reply(reply);
@@ -524,7 +587,7 @@ void sidecaml_control_gone(const sidecaml_channel *channel, struct sidecaml_fail
     const uint8_t *event = sidecaml_channel_gone_event(channel, &bytes);
     msgpack_unpacked unpacked;
     msgpack_unpacked_init(&unpacked);
-    if (!event || msgpack_unpack_next(&unpacked, (const char *)event, bytes, NULL) != MSGPACK_UNPACK_SUCCESS ||
+    if (!event || !unpack(&unpacked, (const char *)event, bytes, NULL) ||
         failure_in(&unpacked.data, why) == -SIDECAML_E_PROTOCOL)
         fail(why, SIDECAML_E_SERVER_GONE, "%s", sidecaml_error_text(SIDECAML_E_SERVER_GONE));
     msgpack_unpacked_destroy(&unpacked);

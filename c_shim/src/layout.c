@@ -4,6 +4,7 @@
 #include "atomics.h"
 #include "checked.h"
 #include "failure.h"
+#include "layout.h"
 #include "word.h"
 
 /* Beyond this nothing is a size any more; it keeps every later sum inside 64 bits. */
@@ -27,8 +28,15 @@ static int slot_bytes(const char *name, const struct sidecaml_tensor_descriptor 
 }
 
 /* A slot's place is never empty, so that every tensor of every slot has an address of its own. */
-static bool stride_of(uint64_t max_bytes, uint64_t *out) {
-    return checked_align(max_bytes ? max_bytes : 1, SIDECAML_TENSOR_ALIGN, out);
+static bool stride_of(const struct sidecaml_tensor_descriptor *tensor, uint64_t *out) {
+    *out = tensor->max_bytes;
+    if (tensor->flags & SIDECAML_TENSOR_PACKED) return true;
+    return checked_align(tensor->max_bytes ? tensor->max_bytes : 1, SIDECAML_TENSOR_ALIGN, out);
+}
+
+/* Strings are no part of one tensor: their table and text lie side by side in each slot. */
+static bool can_be_packed(const struct sidecaml_tensor_descriptor *tensor) {
+    return tensor->dtype != SIDECAML_STRING && tensor->max_bytes && tensor->max_bytes % SIDECAML_PACKED_ALIGN == 0;
 }
 
 static int describe_tensor(const struct sidecaml_tensor_spec *spec, struct sidecaml_tensor_descriptor *out,
@@ -42,7 +50,8 @@ static int describe_tensor(const struct sidecaml_tensor_spec *spec, struct sidec
     int status = slot_bytes(spec->name, out, &out->max_bytes, why);
     if (status < 0) return status;
     memcpy(out->name, spec->name, strnlen(spec->name, SIDECAML_NAME_BYTES));
-    if (!stride_of(out->max_bytes, &out->slot_stride))
+    if (spec->packed && can_be_packed(out)) out->flags |= SIDECAML_TENSOR_PACKED;
+    if (!stride_of(out, &out->slot_stride))
         return fail(why, SIDECAML_E_NO_SPACE, "tensor \"%s\" is too large", spec->name);
     return 0;
 }
@@ -52,7 +61,8 @@ static void place_tables(struct sidecaml_layout *layout) {
     uint64_t tensors = layout->input_count + layout->output_count;
     layout->tensors_offset = sizeof(struct sidecaml_segment_header);
     layout->client_offset = layout->tensors_offset + tensors * sizeof(struct sidecaml_tensor_descriptor);
-    layout->slots_offset = layout->client_offset + sizeof(struct sidecaml_client_block);
+    layout->worker_offset = layout->client_offset + sizeof(struct sidecaml_client_block);
+    layout->slots_offset = layout->worker_offset + sizeof(struct sidecaml_worker_block);
     layout->dims_offset = layout->slots_offset + (uint64_t)layout->slot_count * sizeof(struct sidecaml_slot);
     uint64_t end = layout->dims_offset + layout->slot_count * tensors * sizeof(struct sidecaml_dims);
     layout->arrays_offset = (end + SIDECAML_PAGE_BYTES - 1) & ~(uint64_t)(SIDECAML_PAGE_BYTES - 1);
@@ -64,7 +74,8 @@ static bool place_arrays(struct sidecaml_layout *layout) {
         struct sidecaml_tensor_descriptor *tensor = &layout->tensor[i];
         uint64_t bytes;
         tensor->array_offset = end;
-        if (!checked_mul(tensor->slot_stride, layout->slot_count, &bytes) || !checked_add(end, bytes, &end))
+        if (!checked_mul(tensor->slot_stride, layout->slot_count, &bytes) ||
+            !checked_align(bytes, SIDECAML_TENSOR_ALIGN, &bytes) || !checked_add(end, bytes, &end))
             return false;
         if (end > LARGEST) return false;
     }
@@ -96,6 +107,13 @@ int sidecaml_layout_compute(const struct sidecaml_tensor_spec *spec, uint32_t co
     return 0;
 }
 
+void layout_of_one_slot(const struct sidecaml_layout *layout, struct sidecaml_layout *out) {
+    *out = *layout;
+    out->slot_count = 1;
+    place_tables(out);
+    place_arrays(out); /* smaller than one that was placed before */
+}
+
 void sidecaml_segment_format(void *base, const struct sidecaml_layout *layout) {
     uint8_t *bytes = base;
     uint32_t tensors = layout->input_count + layout->output_count;
@@ -112,6 +130,7 @@ void sidecaml_segment_format(void *base, const struct sidecaml_layout *layout) {
         .slots_offset = layout->slots_offset,
         .dims_offset = layout->dims_offset,
         .arrays_offset = layout->arrays_offset,
+        .worker_offset = layout->worker_offset,
     };
     memcpy(header.magic, SIDECAML_SEGMENT_MAGIC, sizeof header.magic);
     memcpy(bytes, &header, sizeof header);
@@ -145,13 +164,19 @@ static int check_tensor(const struct sidecaml_layout *layout, uint32_t index, st
         return fail(why, SIDECAML_E_CORRUPT,
                     "tensor descriptor %u: type, dimensions, text_bytes and max_bytes %llu disagree", index,
                     (unsigned long long)tensor->max_bytes);
-    if (tensor->flags & ~(SIDECAML_TENSOR_OUTPUT | SIDECAML_TENSOR_DYNAMIC) || tensor->reserved0)
+    if (tensor->flags & ~(SIDECAML_TENSOR_OUTPUT | SIDECAML_TENSOR_DYNAMIC | SIDECAML_TENSOR_PACKED) ||
+        tensor->reserved0)
         return fail(why, SIDECAML_E_CORRUPT, "tensor descriptor %u: flags 0x%x, reserved 0x%x", index, tensor->flags,
                     tensor->reserved0);
     if (((tensor->flags & SIDECAML_TENSOR_OUTPUT) != 0) != (index >= layout->input_count))
         return fail(why, SIDECAML_E_CORRUPT, "tensor descriptor %u: inputs must come before outputs", index);
-    if (!stride_of(bytes, &stride) || tensor->slot_stride < stride || tensor->slot_stride % SIDECAML_TENSOR_ALIGN ||
-        tensor->array_offset % SIDECAML_TENSOR_ALIGN || tensor->array_offset < layout->arrays_offset ||
+    bool is_packed = tensor->flags & SIDECAML_TENSOR_PACKED;
+    if (is_packed ? !can_be_packed(tensor) || tensor->slot_stride != bytes
+                  : !stride_of(tensor, &stride) || tensor->slot_stride < stride ||
+                        tensor->slot_stride % SIDECAML_TENSOR_ALIGN)
+        return fail(why, SIDECAML_E_CORRUPT, "tensor descriptor %u: its slots do not lie %llu bytes apart", index,
+                    (unsigned long long)tensor->slot_stride);
+    if (tensor->array_offset % SIDECAML_TENSOR_ALIGN || tensor->array_offset < layout->arrays_offset ||
         !checked_mul(tensor->slot_stride, layout->slot_count, &array) ||
         !range_inside(tensor->array_offset, array, layout->segment_bytes))
         return fail(why, SIDECAML_E_CORRUPT, "tensor descriptor %u: its array does not lie inside the segment", index);
@@ -198,8 +223,9 @@ int sidecaml_layout_read(const void *base, uint64_t bytes, struct sidecaml_layou
     /* The tables follow from the counts alone: a header that places them elsewhere is not ours. */
     place_tables(out);
     if (header.tensors_offset != out->tensors_offset || header.client_offset != out->client_offset ||
-        header.slots_offset != out->slots_offset || header.dims_offset != out->dims_offset ||
-        header.arrays_offset != out->arrays_offset || out->arrays_offset > bytes)
+        header.worker_offset != out->worker_offset || header.slots_offset != out->slots_offset ||
+        header.dims_offset != out->dims_offset || header.arrays_offset != out->arrays_offset ||
+        out->arrays_offset > bytes)
         return fail(why, SIDECAML_E_CORRUPT, "the segment's tables are not where its counts put them");
     uint32_t tensors = out->input_count + out->output_count;
     memcpy(out->tensor, (const uint8_t *)base + out->tensors_offset, tensors * sizeof out->tensor[0]);

@@ -25,17 +25,6 @@ void mapping_close(struct mapping *mapping) {
     *mapping = (struct mapping){0};
 }
 
-void *tensor_at(uint8_t *base, const struct sidecaml_layout *layout, uint32_t slot, uint32_t tensor) {
-    if (slot >= layout->slot_count || tensor >= tensor_count_of(layout)) return NULL;
-    const struct sidecaml_tensor_descriptor *descriptor = &layout->tensor[tensor];
-    return base + descriptor->array_offset + slot * descriptor->slot_stride;
-}
-
-uint64_t *dims_at(uint8_t *base, const struct sidecaml_layout *layout, uint32_t slot, uint32_t tensor) {
-    struct sidecaml_dims *dims = (struct sidecaml_dims *)(base + layout->dims_offset);
-    return dims[(size_t)slot * tensor_count_of(layout) + tensor].dim;
-}
-
 int dims_read(uint8_t *base, const struct sidecaml_layout *layout, uint32_t slot, uint32_t tensor, uint64_t *out) {
     if (slot >= layout->slot_count || tensor >= tensor_count_of(layout)) return -SIDECAML_E_INVALID;
     const struct sidecaml_tensor_descriptor *descriptor = &layout->tensor[tensor];

@@ -22,15 +22,27 @@ static inline struct sidecaml_client_block *client_block_of(uint8_t *base, const
     return (struct sidecaml_client_block *)(base + layout->client_offset);
 }
 
+static inline struct sidecaml_worker_block *worker_block_of(uint8_t *base, const struct sidecaml_layout *layout) {
+    return (struct sidecaml_worker_block *)(base + layout->worker_offset);
+}
+
 static inline uint32_t tensor_count_of(const struct sidecaml_layout *layout) {
     return layout->input_count + layout->output_count;
 }
 
 /* NULL when slot or tensor is out of range. */
-void *tensor_at(uint8_t *base, const struct sidecaml_layout *layout, uint32_t slot, uint32_t tensor);
+static inline void *tensor_at(uint8_t *base, const struct sidecaml_layout *layout, uint32_t slot, uint32_t tensor) {
+    if (slot >= layout->slot_count || tensor >= tensor_count_of(layout)) return NULL;
+    const struct sidecaml_tensor_descriptor *descriptor = &layout->tensor[tensor];
+    return base + descriptor->array_offset + slot * descriptor->slot_stride;
+}
 
 /* Where the dims of a slot's tensor stand; both in range. */
-uint64_t *dims_at(uint8_t *base, const struct sidecaml_layout *layout, uint32_t slot, uint32_t tensor);
+static inline uint64_t *dims_at(uint8_t *base, const struct sidecaml_layout *layout, uint32_t slot, uint32_t tensor) {
+    struct sidecaml_dims *dims = (struct sidecaml_dims *)(base + layout->dims_offset);
+    return dims[(size_t)slot * tensor_count_of(layout) + tensor].dim;
+}
+
 /* The dims of a slot's tensor, out of shared memory where they are dynamic: each is read once and checked against the
  * maximum. Returns the rank, -INVALID out of range, or -BAD_DIMS. */
 int dims_read(uint8_t *base, const struct sidecaml_layout *layout, uint32_t slot, uint32_t tensor, uint64_t *out);

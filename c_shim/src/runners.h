@@ -14,6 +14,7 @@ struct runner {
     void (*drop)(void *context);
     uint64_t state;
     uint64_t next_state;
+    bool alone;      /* never together with other requests */
     uint64_t dims[]; /* of the dynamic inputs, then of the dynamic outputs */
 };
 

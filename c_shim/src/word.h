@@ -20,7 +20,7 @@ static inline enum sidecaml_state word_state(uint64_t word) {
 
 /* Whether a request can fail with this status. */
 static inline bool is_request_failure(int status) {
-    return status <= -SIDECAML_E_WORKER_CRASHED && status >= -SIDECAML_E_BAD_STRINGS;
+    return status <= -SIDECAML_E_WORKER_CRASHED && status >= -SIDECAML_E_DEADLINE;
 }
 
 #endif

@@ -81,9 +81,10 @@ static void write_numbers(FILE *file, const char *key, const uint64_t *numbers, 
 }
 
 static void write_tensor(FILE *file, const struct sidecaml_tensor_descriptor *tensor) {
-    fprintf(file, "  {\"dtype\": \"%s\", \"output\": %s, \"dynamic\": %s, ", sidecaml_dtype_name(tensor->dtype),
-            tensor->flags & SIDECAML_TENSOR_OUTPUT ? "true" : "false",
-            tensor->flags & SIDECAML_TENSOR_DYNAMIC ? "true" : "false");
+    fprintf(file, "  {\"dtype\": \"%s\", \"output\": %s, \"dynamic\": %s, \"packed\": %s, ",
+            sidecaml_dtype_name(tensor->dtype), tensor->flags & SIDECAML_TENSOR_OUTPUT ? "true" : "false",
+            tensor->flags & SIDECAML_TENSOR_DYNAMIC ? "true" : "false",
+            tensor->flags & SIDECAML_TENSOR_PACKED ? "true" : "false");
     write_text(file, "name_hex", tensor->name, strnlen((const char *)tensor->name, sizeof tensor->name));
     fputs(", ", file);
     write_numbers(file, "max_dims", tensor->max_dims, tensor->rank);
@@ -139,8 +140,9 @@ static void write_json(const char *name, const uint8_t *base, const struct sidec
             SIDECAML_ABI_VERSION, layout->segment_bytes, layout->fingerprint);
     fprintf(file, "\"slot_count\": %u, \"input_count\": %u, \"output_count\": %u, ", layout->slot_count,
             layout->input_count, layout->output_count);
-    fprintf(file, "\"tensors_offset\": %" PRIu64 ", \"client_offset\": %" PRIu64 ", \"slots_offset\": %" PRIu64 ", ",
-            layout->tensors_offset, layout->client_offset, layout->slots_offset);
+    fprintf(file, "\"tensors_offset\": %" PRIu64 ", \"client_offset\": %" PRIu64 ", \"worker_offset\": %" PRIu64 ", ",
+            layout->tensors_offset, layout->client_offset, layout->worker_offset);
+    fprintf(file, "\"slots_offset\": %" PRIu64 ", ", layout->slots_offset);
     fprintf(file, "\"dims_offset\": %" PRIu64 ", \"arrays_offset\": %" PRIu64 "},\n \"tensors\": [",
             layout->dims_offset, layout->arrays_offset);
     for (uint32_t i = 0; i < layout->input_count + layout->output_count; i++) {
@@ -153,7 +155,9 @@ static void write_json(const char *name, const uint8_t *base, const struct sidec
         fprintf(file, "%u", block->core - 1);
     else
         fputs("null", file);
-    fputs("},\n \"slots\": [", file);
+    fprintf(file, ", \"thread\": %u", block->thread);
+    const struct sidecaml_worker_block *served = (const void *)(base + layout->worker_offset);
+    fprintf(file, "},\n \"served\": {\"page\": %u},\n \"slots\": [", served->page);
     for (uint32_t slot = 0; slot < layout->slot_count; slot++) {
         fputs(slot ? ",\n" : "\n", file);
         write_slot(file, (const struct sidecaml_slot *)(base + layout->slots_offset) + slot);
@@ -250,6 +254,7 @@ static void run_one(struct pair *pair, int status, const char *message) {
 
 /* After a first round: DONE, FAILED, RUNNING, ABANDONED, cancelled, SUBMITTED, and two that are FREE. */
 static void drive_into_every_state(struct pair *pair) {
+    const uint64_t deadlines[] = {0, 1500000000, 2000000000, 3000000000, 4000000000, 5000000000}; /* all to come */
     uint64_t dims[] = {3, 2};
     struct sidecaml_request request;
     for (uint32_t i = 0; i < 8; i++) {
@@ -261,7 +266,7 @@ static void drive_into_every_state(struct pair *pair) {
     CHECK_EQ(sidecaml_channel_set_dims(pair->channel, 1, 0, dims, 2), 0);
     for (uint32_t i = 0; i < 6; i++) {
         tick();
-        CHECK_EQ(sidecaml_channel_submit(pair->channel, i * UINT64_C(1000000000)), i);
+        CHECK_EQ(sidecaml_channel_submit(pair->channel, deadlines[i]), i);
     }
     run_one(pair, 0, NULL);
     run_one(pair, -SIDECAML_E_ENGINE, "Größe passt nicht: \x01 is no shape");
@@ -293,19 +298,30 @@ static void write_states(void) {
     struct sidecaml_status_page *status = mmap(NULL, sizeof *status, PROT_READ | PROT_WRITE, MAP_SHARED, page, 0);
     CHECK(base != MAP_FAILED && (void *)status != MAP_FAILED);
     ((struct sidecaml_client_block *)(base + layout.client_offset))->core = 4;
+    ((struct sidecaml_client_block *)(base + layout.client_offset))->thread = 2718281828;
+    ((struct sidecaml_worker_block *)(base + layout.worker_offset))->page = 7;
     status->core = 0;
+    status->crowd = 5;
+    status->cores = 16;
     status->heartbeat_ns = now;
     status->pid = 4711;
     status->parked = 1;
+    status->batches = 3;
+    status->batched = 50;
+    status->refused = 2;
+    status->busy_ns = 123456789;
     write_segment("every_state", base, &layout);
     write_hex("status", (const uint8_t *)status, sizeof *status);
     FILE *file = create("status", "json");
     fprintf(file,
             "{\"abi_version\": %u, \"pid\": %u, \"started_ns\": %" PRIu64 ", \"parked\": true, \"core\": null,\n"
-            " \"heartbeat_ns\": %" PRIu64 ", \"served\": %" PRIu64 ", \"failed\": %" PRIu64 ", \"abandoned\": %" PRIu64
-            ", \"parks\": %" PRIu64 ", \"channels\": %" PRIu64 ", \"running_ns\": %" PRIu64 "}\n",
-            status->abi_version, status->pid, status->started_ns, status->heartbeat_ns, status->served, status->failed,
-            status->abandoned, status->parks, status->channels, status->running_ns);
+            " \"crowd\": %u, \"cores\": %u, \"heartbeat_ns\": %" PRIu64 ", \"served\": %" PRIu64
+            ", \"failed\": %" PRIu64 ", \"abandoned\": %" PRIu64 ", \"parks\": %" PRIu64 ", \"channels\": %" PRIu64
+            ", \"running_ns\": %" PRIu64 ",\n \"batches\": %" PRIu64 ", \"batched\": %" PRIu64 ", \"refused\": %" PRIu64
+            ", \"busy_ns\": %" PRIu64 "}\n",
+            status->abi_version, status->pid, status->started_ns, status->crowd, status->cores, status->heartbeat_ns,
+            status->served, status->failed, status->abandoned, status->parks, status->channels, status->running_ns,
+            status->batches, status->batched, status->refused, status->busy_ns);
     finish(file);
     munmap(base, layout.segment_bytes);
     munmap(status, sizeof *status);

@@ -22,6 +22,14 @@ int make_doorbell(void) {
     return fd;
 }
 
+void make_socket_doorbell(int *worker, int *client) {
+    int ends[2];
+    make_sockets(ends);
+    CHECK_EQ(shutdown(ends[0], SHUT_RD), 0);
+    *worker = ends[0];
+    *client = ends[1];
+}
+
 int must_dup(int fd) {
     int copy = dup(fd);
     CHECK(copy >= 0);
@@ -49,17 +57,17 @@ sidecaml_worker *make_worker(enum sidecaml_policy policy, int *status_fd, int *c
     int page = make_memfd(SIDECAML_PAGE_BYTES);
     *status_fd = must_dup(page);
     sidecaml_worker *worker;
-    if (sidecaml_worker_create(page, *control, policy, &worker, &why) < 0)
+    if (sidecaml_worker_create(page, 0, *control, policy, &worker, &why) < 0)
         check_failed(__FILE__, __LINE__, "%s", why.text);
     return worker;
 }
 
-sidecaml_channel *pair_add_channel(sidecaml_worker *worker, const struct sidecaml_layout *layout, int status_fd,
-                                   enum sidecaml_policy policy, int *index, int *daemon) {
+sidecaml_channel *pair_add_channel_as(sidecaml_worker *worker, uint32_t how, const struct sidecaml_layout *layout,
+                                      int status_fd, enum sidecaml_policy policy, int *index, int *daemon) {
     struct sidecaml_failure why;
     struct pair_fds made = {make_memfd(layout->segment_bytes), make_doorbell(), make_doorbell(), must_dup(status_fd)};
-    struct sidecaml_worker_fds worker_fds = {must_dup(made.segment), must_dup(made.request), must_dup(made.answer)};
-    int place = sidecaml_worker_attach(worker, &worker_fds, layout, &why);
+    struct sidecaml_worker_fds worker_fds = {must_dup(made.segment), must_dup(made.request), must_dup(made.answer), -1};
+    int place = sidecaml_worker_attach(worker, &worker_fds, layout, how, &why);
     if (place < 0) check_failed(__FILE__, __LINE__, "%s", why.text);
     int ends[2];
     make_sockets(ends);
@@ -70,6 +78,11 @@ sidecaml_channel *pair_add_channel(sidecaml_worker *worker, const struct sidecam
     *index = place;
     *daemon = ends[1];
     return channel;
+}
+
+sidecaml_channel *pair_add_channel(sidecaml_worker *worker, const struct sidecaml_layout *layout, int status_fd,
+                                   enum sidecaml_policy policy, int *index, int *daemon) {
+    return pair_add_channel_as(worker, 0, layout, status_fd, policy, index, daemon);
 }
 
 void pair_open(struct pair *pair, const struct sidecaml_layout *layout, enum sidecaml_policy policy) {
@@ -92,4 +105,13 @@ void pair_close(struct pair *pair) {
     close_open(pair->supervisor);
     close_open(pair->daemon);
     close_open(pair->segment);
+}
+
+int pair_serve(sidecaml_worker *worker, uint64_t timeout_ns, struct sidecaml_request *out,
+               struct sidecaml_failure *why) {
+    int status;
+    do
+        status = sidecaml_worker_serve(worker, timeout_ns, out, why);
+    while (status == -SIDECAML_E_AGAIN);
+    return status;
 }

@@ -10,6 +10,8 @@ struct pair_fds {
 };
 int make_memfd(uint64_t bytes);
 int make_doorbell(void);
+/* As for users that are not trusted: the worker's end, which takes nothing in, and the client's. */
+void make_socket_doorbell(int *worker, int *client);
 int must_dup(int fd);
 /* A connected pair of sequenced-packet sockets. */
 void make_sockets(int ends[2]);
@@ -31,8 +33,14 @@ void pair_open(struct pair *pair, const struct sidecaml_layout *layout, enum sid
 void pair_close(struct pair *pair);
 
 /* One more channel on a worker: its segment must not be given away before. */
+/* `how` as for sidecaml_worker_attach. */
+sidecaml_channel *pair_add_channel_as(sidecaml_worker *worker, uint32_t how, const struct sidecaml_layout *layout,
+                                      int status_fd, enum sidecaml_policy policy, int *index, int *daemon);
 sidecaml_channel *pair_add_channel(sidecaml_worker *worker, const struct sidecaml_layout *layout, int status_fd,
                                    enum sidecaml_policy policy, int *index, int *daemon);
+/* As sidecaml_worker_serve, and goes on where its turn is over: this thread may not have been run meanwhile. */
+int pair_serve(sidecaml_worker *worker, uint64_t timeout_ns, struct sidecaml_request *out,
+               struct sidecaml_failure *why);
 /* The worker alone: `status_fd` is one more descriptor of its page, `supervisor` the other end of its control. */
 sidecaml_worker *make_worker(enum sidecaml_policy policy, int *status_fd, int *control, int *supervisor);
 

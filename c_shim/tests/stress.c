@@ -75,6 +75,61 @@ void stress_call(struct stress_client *client) {
     CHECK_EQ(client->answered + client->given_up, client->requests);
 }
 
+/* As many as there is room for; 0 where the slot whose turn it is holds an answer still: of two requests that end while
+ * they are looked at, the newer may be told first. */
+static uint64_t start_run(struct stress_client *client, struct under_way *requests, struct numbers *numbers,
+                          uint64_t most) {
+    int slot;
+    do
+        slot = sidecaml_channel_claim_wait(client->channel, 0);
+    while (slot == -SIDECAML_E_AGAIN);
+    if (slot == -SIDECAML_E_FULL) return 0;
+    CHECK(slot >= 0);
+    int count = sidecaml_channel_claim_run(client->channel, (uint32_t)most);
+    CHECK(count > 0);
+    for (int i = 0; i < count; i++) {
+        uint32_t at = ((uint32_t)slot + (uint32_t)i) % client->slots;
+        CHECK(!requests[at].used);
+        requests[at] = (struct under_way){.used = true, .question = next_number(numbers)};
+        fill(sidecaml_channel_tensor(client->channel, at, 0), requests[at].question);
+    }
+    CHECK_EQ(sidecaml_channel_submit_run(client->channel, (uint32_t)count, 0), slot);
+    return (uint64_t)count;
+}
+
+static void finish_any(struct stress_client *client, struct under_way *requests, struct numbers *numbers) {
+    int slot;
+    do
+        slot = sidecaml_channel_wait_any(client->channel, 0);
+    while (slot == -SIDECAML_E_AGAIN);
+    CHECK(slot >= 0 && requests[slot].used);
+    CHECK_EQ(sidecaml_channel_poll(client->channel, (uint32_t)slot), 0);
+    check_answer(client, (uint32_t)slot, requests[slot].question);
+    requests[slot].used = false;
+    CHECK_EQ(sidecaml_channel_release(client->channel, (uint32_t)slot), 0);
+    /* What is given up is the newest: the next run waits for its turn, when it comes round. */
+    uint32_t newest = ((uint32_t)slot + client->slots - 1) % client->slots;
+    if (!client->give_up_one_in || next_number(numbers) % client->give_up_one_in || !requests[newest].used) return;
+    CHECK_EQ(sidecaml_channel_abandon(client->channel, newest), 0);
+    requests[newest].used = false;
+    client->given_up++;
+}
+
+void stress_call_any(struct stress_client *client) {
+    struct under_way requests[16] = {{0}};
+    struct numbers numbers = {client->seed};
+    CHECK(client->slots <= sizeof requests / sizeof requests[0]);
+    uint64_t started = 0;
+    while (client->answered + client->given_up < client->requests) {
+        uint64_t under_way = started - client->answered - client->given_up, left = client->requests - started;
+        uint64_t room = client->slots - under_way;
+        uint64_t begun = 0;
+        if (left && room > client->slots / 2) begun = start_run(client, requests, &numbers, left < room ? left : room);
+        if (!begun) finish_any(client, requests, &numbers);
+        started += begun;
+    }
+}
+
 void stress_serve(sidecaml_worker *worker) {
     struct sidecaml_request request;
     for (;;) {

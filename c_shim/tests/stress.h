@@ -19,6 +19,8 @@ struct stress_client {
 };
 /* Submits `requests` requests, as many at a time as the channel has slots, and checks the answers. */
 void stress_call(struct stress_client *client);
+/* The same, in runs of slots, and with waits for any of them and for a slot's turn. */
+void stress_call_any(struct stress_client *client);
 
 /* Answers until somebody says something on the control socket. */
 void stress_serve(sidecaml_worker *worker);

@@ -11,7 +11,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "channel.h"
 #include "check.h"
+#include "cores.h"
 #include "pair.h"
 
 static struct sidecaml_layout layout;
@@ -233,6 +235,126 @@ static void an_event_ends_the_channel_and_is_kept(void) {
     pair_close(&pair);
 }
 
+#define SAY(bytes) CHECK_EQ(send(pair.daemon, bytes, sizeof bytes - 1, MSG_DONTWAIT), sizeof bytes - 1)
+
+static void events_of_a_later_daemon_are_ignored(void) {
+    open_pair(1, SIDECAML_BLOCK);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    SAY("\x82\xa5"
+        "event\xa8"
+        "reloaded\xa7"
+        "channel\x01");
+    SAY("\x82\xa7"
+        "details\xde\x00\x01\x93\xc0\xca\x00\x00\x00\x00\x81\x01\xc7\x01\x05x\xdb\x00\x00\x00\x01y\xa5"
+        "event\xd9\x05"
+        "gone!");
+    /* A reply: to whoever asked, a second time. */
+    SAY("\x82\xa2id\x07\xa2ok\xc3");
+    for (int i = 0; i < 40; i++)
+        SAY("\x81\xa5"
+            "event\xa3"
+            "gon");
+    CHECK_EQ(sidecaml_channel_poll(pair.channel, 0), -SIDECAML_E_PENDING);
+    CHECK_EQ(sidecaml_channel_wait(pair.channel, 0, 1), -SIDECAML_E_TIMEOUT);
+    CHECK(!sidecaml_channel_gone(pair.channel));
+    pair_close(&pair);
+}
+
+static void a_daemon_that_talks_without_end_holds_nobody_up(void) {
+    open_pair(1, SIDECAML_BLOCK);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    char event[] = "\x81\xa5"
+                   "event\xa4"
+                   "chat";
+    while (send(pair.daemon, event, sizeof event - 1, MSG_DONTWAIT) > 0) {
+    }
+    /* Each look comes back, for the caller's own signals and deadlines. */
+    CHECK_EQ(sidecaml_channel_wait(pair.channel, 0, 0), -SIDECAML_E_AGAIN);
+    CHECK(send(pair.daemon, event, sizeof event - 1, MSG_DONTWAIT) > 0);
+    run_next(0, NULL);
+    CHECK_EQ(wait_on(0), 0);
+    pair_close(&pair);
+}
+
+static void check_ends(const char *bytes, size_t count) {
+    open_pair(1, SIDECAML_BLOCK);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    CHECK_EQ(send(pair.daemon, bytes, count, 0), count);
+    CHECK_EQ(wait_on(0), -SIDECAML_E_SERVER_GONE);
+    pair_close(&pair);
+}
+
+#define CHECK_ENDS(bytes) check_ends(bytes, sizeof bytes - 1)
+
+static void take_memory_back(void) {
+    CHECK_EQ(fallocate(pair.segment, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, lseek(pair.segment, 0, SEEK_END)),
+             0);
+}
+
+static void a_channel_whose_memory_was_taken_back_is_gone_not_corrupt(void) {
+    size_t bytes;
+    const enum sidecaml_policy policies[] = {SIDECAML_SPIN, SIDECAML_ADAPTIVE, SIDECAML_BLOCK};
+    for (int p = 0; p < 3; p++) {
+        open_pair(2, policies[p]);
+        CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+        run_next(0, NULL);
+        CHECK_EQ(wait_on(0), 0);
+        CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 1);
+        CHECK(sidecaml_channel_is_intact(pair.channel));
+        CHECK_EQ(send(pair.daemon, "last words", 10, 0), 10);
+        take_memory_back();
+        CHECK(!sidecaml_channel_is_intact(pair.channel));
+        CHECK_EQ(wait_on(1), -SIDECAML_E_SERVER_GONE);
+        CHECK(sidecaml_channel_gone(pair.channel));
+        CHECK(sidecaml_channel_gone_event(pair.channel, &bytes) != NULL && bytes == 10);
+        /* Nothing is held for ever. */
+        CHECK_EQ(sidecaml_channel_release(pair.channel, 0), 0);
+        CHECK_EQ(sidecaml_channel_release(pair.channel, 0), -SIDECAML_E_INVALID);
+        CHECK_EQ(sidecaml_channel_abandon(pair.channel, 1), 0);
+        CHECK_EQ(sidecaml_channel_abandon(pair.channel, 1), -SIDECAML_E_INVALID);
+        CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), -SIDECAML_E_SERVER_GONE);
+        pair_close(&pair);
+    }
+}
+
+static void an_idle_client_whose_memory_was_taken_back_is_told_so(void) {
+    open_pair(1, SIDECAML_BLOCK);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    run_next(0, NULL);
+    CHECK_EQ(wait_on(0), 0);
+    CHECK_EQ(sidecaml_channel_release(pair.channel, 0), 0);
+    take_memory_back();
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), -SIDECAML_E_SERVER_GONE);
+    CHECK(sidecaml_channel_gone(pair.channel));
+    pair_close(&pair);
+}
+
+static void what_is_no_event_ends_the_channel(void) {
+    CHECK_ENDS("\x80");
+    CHECK_ENDS("\x81\xa5"
+               "event\xa4"
+               "gone");
+    CHECK_ENDS("\x81\xa5"
+               "event\x07");
+    CHECK_ENDS("\x81\xa5"
+               "event\xa9"
+               "cut");
+    CHECK_ENDS("\x81\xa5"
+               "event");
+    CHECK_ENDS("\x81\xa2ok\xc2");
+    CHECK_ENDS("\x81\xc1\xa5"
+               "event\xa3"
+               "any");
+    CHECK_ENDS("\x91\xa5"
+               "event");
+    CHECK_ENDS("\x82\x01\xdf\xff\xff\xff\xff\xa5"
+               "event\xa3"
+               "any");
+    CHECK_ENDS("\x82\x01\xc6\xff\xff\xff\xff\xa5"
+               "event\xa3"
+               "any");
+}
+
 static void *end_later(void *unused) {
     (void)unused;
     nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
@@ -278,6 +400,37 @@ static void a_spinning_wait_returns_now_and_then(void) {
     sidecaml_channel_set_policy(pair.channel, SIDECAML_BLOCK);
     CHECK_EQ(sidecaml_channel_wait(pair.channel, 0, sidecaml_now_ns() + 1000), -SIDECAML_E_TIMEOUT);
     pair_close(&pair);
+}
+
+static bool spins_in_a_crowd_of(uint32_t crowd, uint32_t cores) {
+    int status_fd, control, supervisor, index, daemon;
+    pair_layout(&layout, 1, 100);
+    sidecaml_worker *worker = make_worker(SIDECAML_BLOCK, &status_fd, &control, &supervisor);
+    sidecaml_channel *channel = pair_add_channel(worker, &layout, status_fd, SIDECAML_ADAPTIVE, &index, &daemon);
+    struct sidecaml_status_page *page = mmap(NULL, sizeof *page, PROT_READ | PROT_WRITE, MAP_SHARED, status_fd, 0);
+    CHECK((void *)page != MAP_FAILED);
+    page->crowd = crowd;
+    page->cores = cores;
+    CHECK_EQ(sidecaml_channel_submit(channel, 0), 0);
+    CHECK_EQ(sidecaml_channel_spin(channel, 0, 1000), -SIDECAML_E_PENDING);
+    CHECK_EQ(sidecaml_channel_wait(channel, 0, sidecaml_now_ns() + 1000), -SIDECAML_E_TIMEOUT);
+    bool spun = channel_spins(channel) > 0;
+    sidecaml_channel_close(channel);
+    sidecaml_worker_destroy(worker);
+    munmap(page, sizeof *page);
+    close(status_fd), close(control), close(supervisor), close(daemon);
+    return spun;
+}
+
+static void a_client_spins_where_the_crowd_leaves_it_a_core(void) {
+    struct cores cores;
+    cores_read(&cores, "");
+    uint32_t ours = cores_usable(&cores);
+    CHECK_EQ(spins_in_a_crowd_of(0, 0), ours >= 2);
+    CHECK_EQ(spins_in_a_crowd_of(2, 0), ours >= 2);
+    CHECK(!spins_in_a_crowd_of(ours + 1, ours));
+    CHECK(!spins_in_a_crowd_of(UINT32_MAX, ours));
+    CHECK_EQ(spins_in_a_crowd_of(1000, 1000), cores.quota >= 1000); /* of the daemon, when the client has few */
 }
 
 static void waiting_for_nothing_is_invalid(void) {
@@ -573,6 +726,249 @@ static void a_dropped_channel_leaves_the_pages_to_its_views(void) {
     pair_close(&pair);
 }
 
+/* --- Any of several ------------------------------------------------------------------------------------------------
+ */
+
+static void any_request_that_ended_is_told_once_the_oldest_first(void) {
+    open_pair(4, SIDECAML_BLOCK);
+    CHECK_EQ(sidecaml_channel_wait_any(pair.channel, 0), -SIDECAML_E_INVALID);
+    for (int i = 0; i < 4; i++)
+        CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), i);
+    CHECK_EQ(sidecaml_channel_spin_any(pair.channel, 0), -SIDECAML_E_PENDING);
+    CHECK_EQ(sidecaml_channel_wait_any(pair.channel, 1), -SIDECAML_E_TIMEOUT); /* long ago */
+    run_next(0, NULL);
+    run_next(-SIDECAML_E_ENGINE, "no");
+    run_next(0, NULL);
+    CHECK_EQ(sidecaml_channel_wait_any(pair.channel, 0), 0);
+    CHECK_EQ(sidecaml_channel_wait_any(pair.channel, 0), 1);
+    CHECK_EQ(sidecaml_channel_wait(pair.channel, 1, 0), -SIDECAML_E_ENGINE);
+    CHECK_EQ(sidecaml_channel_poll(pair.channel, 2), 0); /* tells of it, too */
+    CHECK_EQ(sidecaml_channel_spin_any(pair.channel, 1000), -SIDECAML_E_PENDING);
+    CHECK_EQ(sidecaml_channel_abandon(pair.channel, 3), 0);
+    CHECK_EQ(sidecaml_channel_wait_any(pair.channel, 0), -SIDECAML_E_INVALID);
+    for (uint32_t slot = 0; slot < 3; slot++)
+        CHECK_EQ(sidecaml_channel_release(pair.channel, slot), 0);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    run_next(0, NULL);
+    CHECK_EQ(sidecaml_channel_wait_any(pair.channel, 0), 0); /* the slot's next request is another one */
+    pair_close(&pair);
+}
+
+static void any_is_found_after_many_requests_that_were_awaited_one_by_one(void) {
+    open_pair(3, SIDECAML_BLOCK);
+    for (int i = 0; i < 100; i++) {
+        int slot = sidecaml_channel_submit(pair.channel, 0);
+        run_next(0, NULL);
+        CHECK_EQ(sidecaml_channel_wait(pair.channel, (uint32_t)slot, 0), 0);
+        CHECK_EQ(sidecaml_channel_release(pair.channel, (uint32_t)slot), 0);
+    }
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 100 % 3);
+    run_next(0, NULL);
+    CHECK_EQ(sidecaml_channel_wait_any(pair.channel, 0), 100 % 3);
+    pair_close(&pair);
+}
+
+static void a_request_past_its_own_deadline_has_ended(void) {
+    open_pair(2, SIDECAML_ADAPTIVE);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    uint64_t deadline = sidecaml_now_ns() + 2000000;
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, deadline), 1);
+    int slot;
+    while ((slot = sidecaml_channel_wait_any(pair.channel, 0)) == -SIDECAML_E_AGAIN)
+        ;
+    CHECK_EQ(slot, 1);
+    CHECK(sidecaml_now_ns() >= deadline);
+    CHECK_EQ(sidecaml_channel_wait(pair.channel, 1, deadline), -SIDECAML_E_TIMEOUT);
+    CHECK_EQ(sidecaml_channel_wait_any(pair.channel, 1), -SIDECAML_E_TIMEOUT); /* the other goes on */
+    pair_close(&pair);
+}
+
+static void each_request_of_a_channel_that_is_gone_has_ended(void) {
+    open_pair(2, SIDECAML_BLOCK);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 1);
+    close(pair.daemon), pair.daemon = -1;
+    for (int i = 0; i < 2; i++) {
+        int slot;
+        while ((slot = sidecaml_channel_wait_any(pair.channel, 0)) == -SIDECAML_E_AGAIN)
+            ;
+        CHECK_EQ(slot, i);
+        CHECK_EQ(sidecaml_channel_wait(pair.channel, (uint32_t)slot, 0), -SIDECAML_E_SERVER_GONE);
+    }
+    CHECK_EQ(sidecaml_channel_wait_any(pair.channel, 0), -SIDECAML_E_INVALID);
+    pair_close(&pair);
+}
+
+static void a_wait_for_an_end_tells_nobody_and_gives_nothing_up(void) {
+    open_pair(2, SIDECAML_BLOCK);
+    CHECK_EQ(sidecaml_channel_wait_end(pair.channel, 0, 0), -SIDECAML_E_INVALID);
+    CHECK_EQ(sidecaml_channel_wait_end(pair.channel, 2, 0), -SIDECAML_E_INVALID);
+    CHECK_EQ(sidecaml_channel_submit_run(pair.channel, 2, 0), 0);
+    run_next(0, NULL);
+    CHECK_EQ(sidecaml_channel_wait_end(pair.channel, 0, 0), 0);
+    CHECK_EQ(sidecaml_channel_wait_end(pair.channel, 1, 1), -SIDECAML_E_TIMEOUT);
+    run_next(-SIDECAML_E_ENGINE, "no");
+    CHECK_EQ(sidecaml_channel_wait_end(pair.channel, 1, 1), -SIDECAML_E_ENGINE);
+    CHECK_EQ(sidecaml_channel_wait_any(pair.channel, 0), 0);
+    CHECK_EQ(sidecaml_channel_wait_any(pair.channel, 0), 1);
+    pair_close(&pair);
+}
+
+static void *run_two(void *arg) {
+    for (int i = 0; i < 2; i++) {
+        struct sidecaml_request request;
+        if (sidecaml_worker_next(pair.worker, UINT64_MAX, &request) != 1) return NULL;
+        sidecaml_worker_started(pair.worker, &request);
+        sidecaml_worker_complete(pair.worker, &request, 0, NULL);
+    }
+    return arg;
+}
+
+static void a_sleep_for_any_ends_with_an_answer(void) {
+    const enum sidecaml_policy policies[] = {SIDECAML_SPIN, SIDECAML_ADAPTIVE, SIDECAML_BLOCK};
+    for (int p = 0; p < 3; p++) {
+        open_pair(2, policies[p]);
+        pthread_t thread;
+        CHECK_EQ(pthread_create(&thread, NULL, run_two, &pair), 0);
+        CHECK_EQ(sidecaml_channel_submit_run(pair.channel, 2, 0), 0);
+        for (int seen = 0; seen < 2;) {
+            int slot = sidecaml_channel_wait_any(pair.channel, 0);
+            if (slot == -SIDECAML_E_AGAIN) continue;
+            CHECK_EQ(slot, seen);
+            seen++;
+        }
+        void *ended;
+        pthread_join(thread, &ended);
+        CHECK(ended != NULL);
+        pair_close(&pair);
+    }
+}
+
+/* --- Runs of slots ---------------------------------------------------------------------------------------------------
+ */
+
+static void a_run_of_slots_is_claimed_submitted_and_released_at_once(void) {
+    open_pair(4, SIDECAML_BLOCK);
+    CHECK_EQ(sidecaml_channel_claim_run(pair.channel, 3), 3);
+    CHECK_EQ(sidecaml_channel_claim_run(pair.channel, 9), 4);
+    CHECK_EQ(sidecaml_channel_submit_run(pair.channel, 3, INT64_MAX), 0);
+    CHECK_EQ(sidecaml_channel_claim_run(pair.channel, 3), 1);
+    CHECK_EQ(sidecaml_channel_submit_run(pair.channel, 2, 0), -SIDECAML_E_INVALID); /* one is not free */
+    CHECK_EQ(sidecaml_channel_submit_run(pair.channel, 0, 0), -SIDECAML_E_INVALID);
+    for (uint32_t i = 0; i < 3; i++) {
+        struct sidecaml_request request = take();
+        CHECK_EQ(request.slot, i);
+        CHECK_EQ(request.deadline_ns, INT64_MAX);
+        CHECK_EQ(sidecaml_channel_answered(pair.channel, 0, 4), i);
+        sidecaml_worker_started(pair.worker, &request);
+        sidecaml_worker_complete(pair.worker, &request, 0, NULL);
+    }
+    CHECK_EQ(sidecaml_channel_answered(pair.channel, 0, 2), 2);
+    CHECK_EQ(sidecaml_channel_release_run(pair.channel, 0, 2), 0);
+    CHECK_EQ(sidecaml_channel_submit_run(pair.channel, 3, 0), 3); /* round the ring's end */
+    CHECK_EQ(sidecaml_channel_claim(pair.channel), -SIDECAML_E_FULL);
+    CHECK_EQ(sidecaml_channel_claim_run(pair.channel, 1), -SIDECAML_E_FULL);
+    CHECK_EQ(sidecaml_channel_answered(pair.channel, 2, 4), 1);
+    CHECK_EQ(sidecaml_channel_release_run(pair.channel, 2, 2), -SIDECAML_E_INVALID); /* slot 3 is under way */
+    CHECK_EQ(sidecaml_channel_claim(pair.channel), 2);
+    CHECK_EQ(sidecaml_channel_answered(pair.channel, 4, 1), -SIDECAML_E_INVALID);
+    CHECK_EQ(sidecaml_channel_ended(pair.channel, 4, 1), -SIDECAML_E_INVALID);
+    pair_close(&pair);
+}
+
+static void a_failure_ends_a_run_of_answers(void) {
+    open_pair(3, SIDECAML_BLOCK);
+    CHECK_EQ(sidecaml_channel_submit_run(pair.channel, 3, 0), 0);
+    run_next(0, NULL);
+    run_next(-SIDECAML_E_ENGINE, "no");
+    run_next(0, NULL);
+    CHECK_EQ(sidecaml_channel_answered(pair.channel, 0, 3), 1);
+    CHECK_EQ(sidecaml_channel_answered(pair.channel, 1, 3), 0);
+    CHECK_EQ(sidecaml_channel_wait_any(pair.channel, 0), 1);
+    CHECK_EQ(sidecaml_channel_answered(pair.channel, 2, 3), 1);
+    pair_close(&pair);
+}
+
+static void what_has_ended_is_counted_and_told_to_nobody(void) {
+    open_pair(4, SIDECAML_BLOCK);
+    CHECK_EQ(sidecaml_channel_ended(pair.channel, 0, 4), 0); /* none was submitted */
+    CHECK_EQ(sidecaml_channel_submit_run(pair.channel, 4, 0), 0);
+    CHECK_EQ(sidecaml_channel_ended(pair.channel, 0, 4), 0);
+    run_next(0, NULL);
+    run_next(-SIDECAML_E_ENGINE, "no");
+    run_next(0, NULL);
+    CHECK_EQ(sidecaml_channel_ended(pair.channel, 0, 4), 3);
+    CHECK_EQ(sidecaml_channel_ended(pair.channel, 0, 2), 2);
+    CHECK_EQ(sidecaml_channel_ended(pair.channel, 1, 4), 2);
+    CHECK_EQ(sidecaml_channel_ended(pair.channel, 3, 4), 0);
+    for (int i = 0; i < 3; i++)
+        CHECK_EQ(sidecaml_channel_wait_any(pair.channel, 0), i);
+    run_next(0, NULL);
+    CHECK_EQ(sidecaml_channel_ended(pair.channel, 3, 4), 1); /* not round to the oldest */
+    CHECK_EQ(sidecaml_channel_abandon(pair.channel, 1), 0);
+    CHECK_EQ(sidecaml_channel_ended(pair.channel, 0, 4), 4); /* the last is DONE, so none is in flight */
+    CHECK_EQ(sidecaml_channel_ended(pair.channel, 0, 3), 3);
+    CHECK_EQ(sidecaml_channel_ended(pair.channel, 0, 2), 1);
+    pair_close(&pair);
+}
+
+static void only_the_first_of_a_run_resets_state(void) {
+    open_pair(3, SIDECAML_BLOCK);
+    sidecaml_channel_reset(pair.channel);
+    CHECK_EQ(sidecaml_channel_submit_run(pair.channel, 3, 0), 0);
+    for (int i = 0; i < 3; i++) {
+        struct sidecaml_request request = take();
+        CHECK_EQ(request.resets, i == 0);
+        sidecaml_worker_started(pair.worker, &request);
+        sidecaml_worker_complete(pair.worker, &request, 0, NULL);
+    }
+    pair_close(&pair);
+}
+
+/* --- A slot's turn ---------------------------------------------------------------------------------------------------
+ */
+
+static void *complete_late(void *request) {
+    nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+    sidecaml_worker_complete(pair.worker, request, 0, NULL);
+    return NULL;
+}
+
+static void a_claim_waits_for_what_was_given_up_and_not_for_what_is_held(void) {
+    const enum sidecaml_policy policies[] = {SIDECAML_SPIN, SIDECAML_ADAPTIVE, SIDECAML_BLOCK};
+    for (int p = 0; p < 3; p++) {
+        open_pair(1, policies[p]);
+        CHECK_EQ(sidecaml_channel_claim_wait(pair.channel, 0), 0);
+        CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+        CHECK_EQ(sidecaml_channel_claim_wait(pair.channel, 0), -SIDECAML_E_FULL);
+        struct sidecaml_request request = take();
+        sidecaml_worker_started(pair.worker, &request);
+        CHECK_EQ(sidecaml_channel_abandon(pair.channel, 0), 0);
+        CHECK_EQ(sidecaml_channel_claim_wait(pair.channel, 1), -SIDECAML_E_TIMEOUT);
+        pthread_t thread;
+        CHECK_EQ(pthread_create(&thread, NULL, complete_late, &request), 0);
+        int slot;
+        while ((slot = sidecaml_channel_claim_wait(pair.channel, 0)) == -SIDECAML_E_AGAIN)
+            ;
+        CHECK_EQ(slot, 0);
+        pthread_join(thread, NULL);
+        pair_close(&pair);
+    }
+}
+
+static void a_claim_that_waits_learns_of_the_daemon_s_end(void) {
+    open_pair(1, SIDECAML_BLOCK);
+    CHECK_EQ(sidecaml_channel_submit(pair.channel, 0), 0);
+    take();
+    CHECK_EQ(sidecaml_channel_abandon(pair.channel, 0), 0);
+    close(pair.daemon), pair.daemon = -1;
+    int result;
+    while ((result = sidecaml_channel_claim_wait(pair.channel, 0)) == -SIDECAML_E_AGAIN)
+        ;
+    CHECK_EQ(result, -SIDECAML_E_SERVER_GONE);
+    pair_close(&pair);
+}
+
 int main(void) {
     static const struct test tests[] = {
         {TEST(tensors_are_the_same_memory_on_both_sides)},
@@ -587,9 +983,15 @@ int main(void) {
         {TEST(abandoning_works_at_every_stage)},
         {TEST(the_end_of_the_control_socket_ends_the_channel)},
         {TEST(an_event_ends_the_channel_and_is_kept)},
+        {TEST(events_of_a_later_daemon_are_ignored)},
+        {TEST(a_daemon_that_talks_without_end_holds_nobody_up)},
+        {TEST(what_is_no_event_ends_the_channel)},
+        {TEST(a_channel_whose_memory_was_taken_back_is_gone_not_corrupt)},
+        {TEST(an_idle_client_whose_memory_was_taken_back_is_told_so)},
         {TEST(a_sleeping_client_learns_of_the_end)},
         {TEST(a_signal_makes_a_wait_return)},
         {TEST(a_spinning_wait_returns_now_and_then)},
+        {TEST(a_client_spins_where_the_crowd_leaves_it_a_core)},
         {TEST(waiting_for_nothing_is_invalid)},
         {TEST(an_event_loop_is_woken_through_the_answer_descriptor)},
         {TEST(stamps_are_taken_when_asked_for)},
@@ -603,6 +1005,18 @@ int main(void) {
         {TEST(closing_under_a_running_request_leaves_its_input_alone)},
         {TEST(a_forked_child_that_closes_leaves_the_parents_request_alone)},
         {TEST(a_dropped_channel_leaves_the_pages_to_its_views)},
+        {TEST(any_request_that_ended_is_told_once_the_oldest_first)},
+        {TEST(any_is_found_after_many_requests_that_were_awaited_one_by_one)},
+        {TEST(a_request_past_its_own_deadline_has_ended)},
+        {TEST(each_request_of_a_channel_that_is_gone_has_ended)},
+        {TEST(a_wait_for_an_end_tells_nobody_and_gives_nothing_up)},
+        {TEST(a_sleep_for_any_ends_with_an_answer)},
+        {TEST(a_run_of_slots_is_claimed_submitted_and_released_at_once)},
+        {TEST(a_failure_ends_a_run_of_answers)},
+        {TEST(what_has_ended_is_counted_and_told_to_nobody)},
+        {TEST(only_the_first_of_a_run_resets_state)},
+        {TEST(a_claim_waits_for_what_was_given_up_and_not_for_what_is_held)},
+        {TEST(a_claim_that_waits_learns_of_the_daemon_s_end)},
     };
     return RUN_TESTS(tests, 20);
 }

@@ -198,9 +198,9 @@ static void a_path_without_a_daemon_is_named(void) {
 static void a_daemon_of_another_version_is_said_to_be(void) {
     struct message reply;
     begin_ok(&reply, 1, 1);
-    uint_field(&reply, "abi", 3);
+    uint_field(&reply, "abi", SIDECAML_ABI_VERSION + 1000);
     CHECK_EQ(connect_to(&reply), -SIDECAML_E_ABI_MISMATCH);
-    CHECK_SAYS(why.text, "version 3");
+    CHECK_SAYS(why.text, "version 1004");
     begin_ok(&reply, 1, 0);
     CHECK_EQ(connect_to(&reply), -SIDECAML_E_ABI_MISMATCH);
 }
@@ -327,6 +327,21 @@ static void a_refusal_without_a_sensible_code_is_refused(void) {
     CHECK_EQ(connect_to(&reply), -SIDECAML_E_PROTOCOL);
 }
 
+static void a_message_that_announces_gigabytes_is_refused(void) {
+    const struct answer answer = {.bytes = "\xdd\xff\xff\xff\xff", .count = 5};
+    CHECK_EQ(connect_and_hear(&answer), -SIDECAML_E_PROTOCOL);
+}
+
+/* The harness looks at the descriptors. */
+static void descriptors_beside_an_empty_message_are_closed(void) {
+    int ends[2];
+    make_sockets(ends);
+    send_with_fds(ends[1], "", 0, ends, 2);
+    CHECK_EQ(sidecaml_control_ping(ends[0], LONG_NS, &why), -SIDECAML_E_SERVER_GONE);
+    close(ends[0]);
+    close(ends[1]);
+}
+
 static void a_connection_that_ends_is_server_gone(void) {
     CHECK_EQ(connect_and_hear(&(struct answer){.count = 0}), -SIDECAML_E_SERVER_GONE);
     CHECK_EQ(connect_and_hear(&(struct answer){.refused = true}), -SIDECAML_E_SERVER_GONE);
@@ -386,6 +401,18 @@ enum flaw {
     CARRIED_NO_ARRAY,
     CARRIED_WITHOUT_OUTPUT,
     CARRIED_WITHOUT_NAME,
+    BATCHING_NO_MAP,
+    BATCHING_WITHOUT_POLICY,
+    BATCHING_WITHOUT_DIM,
+    BATCHING_WITHOUT_WHY,
+    BATCHING_WITHOUT_MOST,
+    BATCHING_WITHOUT_GATHER_FROM,
+    BATCHING_WITHOUT_IN_PLACE,
+    BATCHING_WITHOUT_SHARED,
+    BATCHING_MOST_TOO_LARGE,
+    BATCHING_GATHER_FROM_TOO_LARGE,
+    BATCHING_SHARED_NO_STRING,
+    BATCHING_SHARED_TOO_MANY,
     TENSOR_NO_MAP,
     TENSOR_WITHOUT_NAME,
     TENSOR_WITHOUT_DTYPE,
@@ -394,7 +421,9 @@ enum flaw {
     DIMENSION_NEGATIVE,
     DIMENSION_TOO_LARGE,
     DIMENSION_NIL,
-    FLAWS
+    FLAWS,
+    /* Not a flaw: a daemon need not say it. */
+    BATCHING_MISSING
 };
 
 static void pack_tensor(struct message *message, const char *name, const char *dtype, enum flaw flaw) {
@@ -453,10 +482,43 @@ static void pack_carried(struct message *message, enum flaw flaw) {
     if (!no_output) text_field(message, "output", "next");
 }
 
+static void pack_shared(struct message *message, enum flaw flaw) {
+    size_t count = flaw == BATCHING_SHARED_TOO_MANY ? SIDECAML_MAX_TENSORS + 1 : 2;
+    text(message, "shared");
+    msgpack_pack_array(&message->packer, count);
+    text(message, "rate");
+    for (size_t i = 1; i < count; i++) {
+        if (flaw == BATCHING_SHARED_NO_STRING)
+            msgpack_pack_int(&message->packer, 1);
+        else
+            text(message, "scale");
+    }
+}
+
+static void pack_batching(struct message *message, enum flaw flaw) {
+    text(message, "batching");
+    if (flaw == BATCHING_NO_MAP) {
+        msgpack_pack_nil(&message->packer);
+        return;
+    }
+    bool one_missing = flaw >= BATCHING_WITHOUT_POLICY && flaw <= BATCHING_WITHOUT_SHARED;
+    msgpack_pack_map(&message->packer, 7 - (size_t)one_missing);
+    if (flaw != BATCHING_WITHOUT_POLICY) text_field(message, "policy", "ulp 3");
+    if (flaw != BATCHING_WITHOUT_DIM) text_field(message, "dim", "N");
+    if (flaw != BATCHING_WITHOUT_WHY) text_field(message, "why", "2 s are over");
+    if (flaw != BATCHING_WITHOUT_MOST)
+        uint_field(message, "most", flaw == BATCHING_MOST_TOO_LARGE ? UINT64_C(1) << 32 : 12);
+    if (flaw != BATCHING_WITHOUT_GATHER_FROM)
+        uint_field(message, "gather_from", flaw == BATCHING_GATHER_FROM_TOO_LARGE ? UINT64_C(1) << 32 : 4);
+    if (flaw != BATCHING_WITHOUT_IN_PLACE) bool_field(message, "in_place", true);
+    if (flaw != BATCHING_WITHOUT_SHARED) pack_shared(message, flaw);
+}
+
 static void pack_model(struct message *message, const char *name, enum flaw flaw) {
-    bool one_missing = flaw >= NAME_MISSING && flaw <= OUTPUTS_MISSING;
-    msgpack_pack_map(&message->packer, 9 - (size_t)one_missing);
+    bool one_missing = (flaw >= NAME_MISSING && flaw <= OUTPUTS_MISSING) || flaw == BATCHING_MISSING;
+    msgpack_pack_map(&message->packer, 10 - (size_t)one_missing);
     pack_carried(message, flaw);
+    if (flaw != BATCHING_MISSING) pack_batching(message, flaw);
     if (flaw != NAME_MISSING) text_field(message, "name", name);
     if (flaw != ENGINE_MISSING) text_field(message, "engine", "onnx");
     if (flaw != STATE_MISSING) text_field(message, "state", "ready");
@@ -509,8 +571,27 @@ static void every_field_of_a_description_arrives(void) {
     const struct sidecaml_carried_info *carried = &model->carried[0];
     CHECK(strcmp(carried->output, "next") == 0 && strcmp(carried->input.name, "state") == 0);
     CHECK(carried->input.dtype == SIDECAML_FLOAT32 && carried->input.rank == 1 && carried->input.dims[0] == 3);
+    const struct sidecaml_batching_info *batching = &model->batching;
+    CHECK(strcmp(batching->policy, "ulp 3") == 0 && strcmp(batching->dim, "N") == 0);
+    CHECK(strcmp(batching->why, "2 s are over") == 0 && batching->most == 12 && batching->gather_from == 4);
+    CHECK(batching->in_place && batching->shared_count == 2);
+    CHECK(strcmp(batching->shared[0], "rate") == 0 && strcmp(batching->shared[1], "scale") == 0);
     sidecaml_models_free(&models);
     CHECK_EQ(models.count, 0);
+    sidecaml_models_free(&models);
+    close_sockets(sockets);
+}
+
+static void a_daemon_may_say_nothing_of_batches(void) {
+    struct message reply;
+    struct sidecaml_models models;
+    int sockets[2];
+    make_sockets(sockets);
+    begin_models(&reply, 2, 1, false);
+    pack_model(&reply, "digits", BATCHING_MISSING);
+    send_message(sockets[1], &reply);
+    CHECK_EQ(describe_from(sockets, &models), 0);
+    CHECK(models.count == 1 && !models.models[0].batching.policy);
     sidecaml_models_free(&models);
     close_sockets(sockets);
 }
@@ -645,8 +726,8 @@ static void make_opened(struct opened *opened, uint64_t rows, uint64_t fingerpri
     opened->fds[1] = make_doorbell();
     opened->fds[2] = make_doorbell();
     opened->fds[4] = make_doorbell();
-    struct sidecaml_worker_fds fds = {must_dup(opened->fds[0]), must_dup(opened->fds[1]), must_dup(opened->fds[2])};
-    CHECK_EQ(sidecaml_worker_attach(opened->worker, &fds, &layout, &why), 0);
+    struct sidecaml_worker_fds fds = {must_dup(opened->fds[0]), must_dup(opened->fds[1]), must_dup(opened->fds[2]), -1};
+    CHECK_EQ(sidecaml_worker_attach(opened->worker, &fds, &layout, 0, &why), 0);
     make_sockets(opened->sockets);
 }
 
@@ -753,7 +834,7 @@ static void descriptors_of_something_else_are_refused(void) {
     struct opened opened;
     make_opened(&opened, 10, 77);
     send_opened(&opened, true, 1, 4); /* doorbells where segment and status page should be */
-    check_refused(&opened, SIDECAML_E_CORRUPT, "status page");
+    check_refused(&opened, SIDECAML_E_CORRUPT, "segment");
 }
 
 static void a_segment_of_another_signature_is_refused(void) {
@@ -847,10 +928,13 @@ int main(void) {
         {TEST(bytes_after_the_map_are_refused)},
         {TEST(a_reply_to_something_else_is_refused)},
         {TEST(a_refusal_without_a_sensible_code_is_refused)},
+        {TEST(a_message_that_announces_gigabytes_is_refused)},
+        {TEST(descriptors_beside_an_empty_message_are_closed)},
         {TEST(a_connection_that_ends_is_server_gone)},
         {TEST(a_daemon_that_never_answers_times_out)},
         {TEST(descriptors_that_were_not_asked_for_are_closed)},
         {TEST(every_field_of_a_description_arrives)},
+        {TEST(a_daemon_may_say_nothing_of_batches)},
         {TEST(pages_are_put_together)},
         {TEST(a_list_without_end_is_refused)},
         {TEST(no_models_at_all_are_a_list)},

@@ -29,7 +29,8 @@ static void tables_and_arrays_follow_one_another(void) {
     CHECK_EQ(layout.output_count, 1);
     CHECK_EQ(layout.tensors_offset, 128);
     CHECK_EQ(layout.client_offset, 128 + 3 * 256);
-    CHECK_EQ(layout.slots_offset, layout.client_offset + 128);
+    CHECK_EQ(layout.worker_offset, layout.client_offset + 128);
+    CHECK_EQ(layout.slots_offset, layout.worker_offset + 128);
     CHECK_EQ(layout.dims_offset, layout.slots_offset + 4 * 512);
     CHECK_EQ(layout.arrays_offset, 8192);
     CHECK_EQ(layout.tensor[0].array_offset, 8192);
@@ -41,6 +42,37 @@ static void tables_and_arrays_follow_one_another(void) {
     CHECK_EQ(layout.tensor[2].slot_stride, 128);
     CHECK_EQ(layout.tensor[2].flags, SIDECAML_TENSOR_OUTPUT | SIDECAML_TENSOR_DYNAMIC);
     CHECK_EQ(layout.segment_bytes, 12288);
+}
+
+static void packed_slots_lie_side_by_side_where_their_bytes_allow_it(void) {
+    struct sidecaml_tensor_spec specs[] = {
+        {.name = "x", .dtype = SIDECAML_FLOAT32, .rank = 2, .packed = true, .max_dims = {1, 12}},
+        {.name = "s", .dtype = SIDECAML_STRING, .rank = 1, .packed = true, .max_dims = {1}, .text_bytes = 64},
+        {.name = "e", .dtype = SIDECAML_FLOAT32, .rank = 1, .packed = true, .max_dims = {0}},
+        {.name = "y", .dtype = SIDECAML_FLOAT32, .rank = 1, .output = true, .packed = true, .max_dims = {10}},
+    };
+    CHECK_EQ(sidecaml_layout_compute(specs, 4, 3, 9, &layout, &why), 0);
+    CHECK_EQ(layout.tensor[0].flags, SIDECAML_TENSOR_PACKED);
+    CHECK_EQ(layout.tensor[0].slot_stride, 48);
+    CHECK_EQ(layout.tensor[1].flags, 0);
+    CHECK_EQ(layout.tensor[1].array_offset, layout.tensor[0].array_offset + 192); /* 3 * 48, on 64 */
+    CHECK_EQ(layout.tensor[2].flags, 0);
+    CHECK_EQ(layout.tensor[3].flags, SIDECAML_TENSOR_OUTPUT);
+    CHECK_EQ(layout.tensor[3].slot_stride, 64);
+
+    uint8_t *base = calloc(1, layout.segment_bytes);
+    struct sidecaml_layout read;
+    sidecaml_segment_format(base, &layout);
+    CHECK_EQ(sidecaml_layout_read(base, layout.segment_bytes, &read, &why), 0);
+    CHECK(memcmp(&read, &layout, sizeof read) == 0);
+    struct sidecaml_tensor_descriptor *tensors = (void *)(base + layout.tensors_offset);
+    tensors[0].slot_stride = 64;
+    CHECK_EQ(sidecaml_layout_read(base, layout.segment_bytes, &read, &why), -SIDECAML_E_CORRUPT);
+    tensors[0].slot_stride = 48;
+    tensors[3].flags |= SIDECAML_TENSOR_PACKED; /* 40 bytes are no multiple of 16 */
+    tensors[3].slot_stride = 40;
+    CHECK_EQ(sidecaml_layout_read(base, layout.segment_bytes, &read, &why), -SIDECAML_E_CORRUPT);
+    free(base);
 }
 
 static void an_empty_tensor_has_a_place_of_its_own(void) {
@@ -176,9 +208,9 @@ static void another_version_is_said_before_anything_else(void) {
     struct sidecaml_layout made, read;
     uint8_t *base = make_segment(&made);
     memset(base + 12, 0xff, made.segment_bytes - 12);
-    base[8] = 3;
+    base[8] = SIDECAML_ABI_VERSION + 100;
     CHECK_EQ(sidecaml_layout_read(base, made.segment_bytes, &read, &why), -SIDECAML_E_ABI_MISMATCH);
-    CHECK_SAYS(why.text, "version 3");
+    CHECK_SAYS(why.text, "version 104");
     free(base);
 }
 
@@ -264,6 +296,7 @@ static void a_static_tensor_keeps_its_dims(void) {
 int main(void) {
     static const struct test tests[] = {
         {TEST(tables_and_arrays_follow_one_another)},
+        {TEST(packed_slots_lie_side_by_side_where_their_bytes_allow_it)},
         {TEST(an_empty_tensor_has_a_place_of_its_own)},
         {TEST(no_tensors_at_all_are_a_layout)},
         {TEST(sizes_beyond_the_largest_are_refused_wherever_they_overflow)},

@@ -26,11 +26,11 @@ static void make_parts(struct parts *parts, uint32_t slots) {
 static void run_worker(struct parts *parts, enum sidecaml_policy policy) {
     struct sidecaml_failure why;
     sidecaml_worker *worker;
-    struct sidecaml_worker_fds fds = {parts->fds.segment, parts->fds.request, parts->fds.answer};
+    struct sidecaml_worker_fds fds = {parts->fds.segment, parts->fds.request, parts->fds.answer, -1};
     close(parts->worker_control[1]);
     close(parts->client_control[0]);
-    if (sidecaml_worker_create(must_dup(parts->fds.status), parts->worker_control[0], policy, &worker, &why) < 0 ||
-        sidecaml_worker_attach(worker, &fds, &parts->layout, &why) < 0)
+    if (sidecaml_worker_create(must_dup(parts->fds.status), 0, parts->worker_control[0], policy, &worker, &why) < 0 ||
+        sidecaml_worker_attach(worker, &fds, &parts->layout, 0, &why) < 0)
         check_failed(__FILE__, __LINE__, "%s", why.text);
     CHECK_EQ(send(parts->client_control[1], "r", 1, 0), 1);
     stress_serve(worker);

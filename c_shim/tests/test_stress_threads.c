@@ -15,8 +15,10 @@ static void *serve(void *unused) {
     return NULL;
 }
 
+static void (*call_of_client)(struct stress_client *client) = stress_call;
+
 static void *call(void *client) {
-    stress_call(client);
+    call_of_client(client);
     return NULL;
 }
 
@@ -85,6 +87,15 @@ static void two_channels_share_a_worker(void) {
     stress(2, 2, SIDECAML_ADAPTIVE, SIDECAML_ADAPTIVE, 10000, 4);
 }
 
+static void any_of_several_is_waited_for(void) {
+    call_of_client = stress_call_any;
+    stress(1, 4, SIDECAML_BLOCK, SIDECAML_BLOCK, 20000, 0);
+    stress(1, 4, SIDECAML_BLOCK, SIDECAML_SPIN, 20000, 3);
+    stress(1, 8, SIDECAML_ADAPTIVE, SIDECAML_ADAPTIVE, 40000, 3);
+    stress(2, 3, SIDECAML_ADAPTIVE, SIDECAML_BLOCK, 10000, 5);
+    call_of_client = stress_call;
+}
+
 int main(void) {
     static const struct test tests[] = {
         {TEST(both_spin)},
@@ -94,6 +105,7 @@ int main(void) {
         {TEST(one_blocks_and_the_other_spins)},
         {TEST(requests_are_given_up_at_random)},
         {TEST(two_channels_share_a_worker)},
+        {TEST(any_of_several_is_waited_for)},
     };
     return RUN_TESTS(tests, 120);
 }

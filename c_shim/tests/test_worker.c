@@ -1,6 +1,8 @@
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -13,6 +15,7 @@
 #include "pair.h"
 
 #define CHANNELS 3
+#define SECOND UINT64_C(1000000000)
 
 /* One worker and several channels. */
 static struct sidecaml_layout layout;
@@ -21,14 +24,18 @@ static int status_fd, control, supervisor;
 static sidecaml_channel *channels[CHANNELS];
 static int daemons[CHANNELS];
 
-static void open_worker(int count) {
-    pair_layout(&layout, 2, 64);
+static void open_worker_of(int count, uint32_t slots) {
+    pair_layout(&layout, slots, 64);
     worker = make_worker(SIDECAML_BLOCK, &status_fd, &control, &supervisor);
     for (int i = 0; i < count; i++) {
         int index;
         channels[i] = pair_add_channel(worker, &layout, status_fd, SIDECAML_BLOCK, &index, &daemons[i]);
         CHECK_EQ(index, i);
     }
+}
+
+static void open_worker(int count) {
+    open_worker_of(count, 2);
 }
 
 static void close_channel(int i) {
@@ -57,6 +64,98 @@ static void run_from(uint32_t channel) {
     CHECK_EQ(sidecaml_worker_complete(worker, &request, 0, NULL), 0);
 }
 
+/* --- The crowd --------------------------------------------------------------------------------------------------- */
+
+static struct sidecaml_crowd_page *map_crowd(int fd) {
+    struct sidecaml_crowd_page *page = mmap(NULL, sizeof *page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    CHECK((void *)page != MAP_FAILED);
+    return page;
+}
+
+static void *submit(void *channel) {
+    CHECK_EQ(sidecaml_channel_submit(channel, 0), 0);
+    return NULL;
+}
+
+static void submit_elsewhere(sidecaml_channel *channel) {
+    pthread_t thread;
+    CHECK_EQ(pthread_create(&thread, NULL, submit, channel), 0);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+}
+
+/* The crowd with a request of another thread, after those of this one. */
+static uint32_t crowd_of_two_threads(void) {
+    open_worker(3);
+    struct sidecaml_status_page *page = map_status();
+    CHECK_EQ(page->crowd, 0);
+    for (uint32_t i = 0; i < 2; i++) {
+        submit(channels[i]);
+        run_from(i);
+        CHECK_EQ(page->crowd, 2); /* the worker and this thread, whose second channel makes it no other */
+    }
+    submit_elsewhere(channels[2]);
+    run_from(2);
+    uint32_t crowd = page->crowd;
+    munmap(page, sizeof *page);
+    close_worker();
+    return crowd;
+}
+
+static void clients_are_told_how_many_threads_there_are(void) {
+    uint32_t crowd = 2;
+    /* One thread in 256 has the other's bit, and where the machine stands still for two epochs one is forgotten. */
+    for (int tries = 0; tries < 8 && crowd == 2; tries++)
+        crowd = crowd_of_two_threads();
+    CHECK_EQ(crowd, 3);
+}
+
+static void a_worker_counts_among_its_daemon_s(void) {
+    struct sidecaml_failure why;
+    int crowd_fd = make_memfd(sizeof(struct sidecaml_crowd_page)), other = make_memfd(SIDECAML_PAGE_BYTES);
+    struct sidecaml_crowd_page *crowd = map_crowd(crowd_fd);
+    crowd->used = 2;
+    crowd->entries[1].threads = 5;
+    open_worker(1);
+    struct sidecaml_status_page *page = map_status();
+    CHECK_EQ(sidecaml_worker_join_crowd(worker, other, 0, 1, 16, &why), -SIDECAML_E_CORRUPT);
+    CHECK_EQ(sidecaml_worker_join_crowd(worker, crowd_fd, SIDECAML_CROWD_ENTRIES, 1, 16, &why), -SIDECAML_E_INVALID);
+    CHECK_EQ(page->cores, 0);
+    CHECK_EQ(sidecaml_worker_join_crowd(worker, crowd_fd, 0, 2, 16, &why), 0);
+    CHECK_EQ(page->cores, 16);
+    CHECK_EQ(crowd->entries[0].threads, 2);
+    submit(channels[0]);
+    run_from(0);
+    CHECK_EQ(page->crowd, 2 + 5 + 1);
+    close_worker();
+    CHECK_EQ(crowd->entries[0].threads, 0);
+    CHECK_EQ(crowd->entries[1].threads, 5);
+    munmap(page, sizeof *page), munmap(crowd, sizeof *crowd);
+    close(other);
+}
+
+static void *run_one(void *unused) {
+    (void)unused;
+    run_from(0);
+    return NULL;
+}
+
+static void a_worker_that_sleeps_counts_for_nothing(void) {
+    struct sidecaml_failure why;
+    pthread_t thread;
+    int crowd_fd = make_memfd(sizeof(struct sidecaml_crowd_page));
+    struct sidecaml_crowd_page *crowd = map_crowd(crowd_fd);
+    open_worker(1);
+    CHECK_EQ(sidecaml_worker_join_crowd(worker, crowd_fd, 0, 1, 2, &why), 0);
+    CHECK_EQ(pthread_create(&thread, NULL, run_one, NULL), 0);
+    while (crowd->entries[0].threads)
+        sched_yield();
+    submit(channels[0]);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    CHECK_EQ(crowd->entries[0].threads, 1);
+    close_worker();
+    munmap(crowd, sizeof *crowd);
+}
+
 /* --- Taking turns ------------------------------------------------------------------------------------------------ */
 
 static void channels_take_turns(void) {
@@ -69,6 +168,179 @@ static void channels_take_turns(void) {
         run_from(i % 3);
     close_worker();
 }
+
+/* Clients that flood, each with requests of one cost, and the time on the engine that each of them had. */
+struct client {
+    uint64_t cost_ns;
+    int thinks; /* runs of others from its answer to its next request, which is its only one; 0: it always has some */
+    int idle;
+    uint64_t had_ns;
+    int runs;
+};
+
+static void be_busy(uint64_t ns) {
+    for (uint64_t began = sidecaml_now_ns(); sidecaml_now_ns() - began < ns;)
+        ;
+}
+
+/* Runs the next request; how long it took. */
+static uint64_t run_of(struct client *clients, int count) {
+    struct sidecaml_request request;
+    CHECK_EQ(sidecaml_worker_next(worker, UINT64_MAX, &request), 1);
+    CHECK(request.channel < (uint32_t)count);
+    struct client *client = &clients[request.channel];
+    sidecaml_worker_started(worker, &request);
+    uint64_t began = sidecaml_now_ns();
+    be_busy(client->cost_ns);
+    uint64_t took_ns = sidecaml_now_ns() - began;
+    CHECK_EQ(sidecaml_worker_complete(worker, &request, 0, NULL), 0);
+    CHECK_EQ(sidecaml_channel_release(channels[request.channel], request.slot), 0);
+    client->had_ns += took_ns;
+    client->runs++;
+    client->idle = client->thinks;
+    return took_ns;
+}
+
+static void ask_again(struct client *client, int channel) {
+    if (sidecaml_channel_claim(channels[channel]) >= 0) CHECK(sidecaml_channel_submit(channels[channel], 0) >= 0);
+    if (client->thinks) client->idle = INT_MAX; /* until it is answered */
+}
+
+static bool is_shared(const struct client *unlike, int count) {
+    struct client clients[CHANNELS];
+    uint64_t longest_ns = 0, total_ns = 0;
+    bool is_fair = true;
+    memcpy(clients, unlike, (size_t)count * sizeof clients[0]);
+    open_worker(count);
+    while (total_ns < 50 * (uint64_t)1000000) {
+        for (int i = 0; i < count; i++)
+            if (clients[i].idle-- <= 0) ask_again(&clients[i], i);
+        uint64_t took_ns = run_of(clients, count);
+        total_ns += took_ns;
+        if (took_ns > longest_ns) longest_ns = took_ns;
+    }
+    for (int i = 0; i < count; i++) /* 2 for a run that is not made up for yet, on either side */
+        is_fair &= clients[i].had_ns + 2 * longest_ns + total_ns / 10 >= total_ns / (uint64_t)count;
+    close_worker();
+    return is_fair;
+}
+
+/* What is measured here is not all that the worker measures, where this thread is not run in between. */
+static void check_shares(const struct client *clients, int count) {
+    for (int tries = 0; !is_shared(clients, count); tries++)
+        CHECK(tries < 5);
+}
+
+static void channels_of_unlike_costs_have_equal_time(void) {
+    struct client two[] = {{.cost_ns = 20000}, {.cost_ns = 1000000}};
+    struct client three[] = {{.cost_ns = 1000000}, {.cost_ns = 20000}, {.cost_ns = 200000}};
+    check_shares(two, 2);
+    check_shares(three, 3);
+}
+
+/* It has no request when its turn comes: what it owes is not forgotten. */
+static void who_waits_for_its_answers_has_no_more_time_than_that(void) {
+    struct client clients[] = {{.cost_ns = 20000}, {.cost_ns = 1000000, .thinks = 2}};
+    check_shares(clients, 2);
+}
+
+/* What it owes for such a run is bounded: each run of the other is a round in which it makes up for as long as the
+ * shortest one took, so it has its next after as many of them as make up for a second. */
+static void a_run_in_which_the_machine_stood_still_keeps_nobody_out(void) {
+    struct client clients[] = {{.cost_ns = 5 * SECOND / 2}, {.cost_ns = SECOND / 20}};
+    open_worker(2);
+    for (int i = 0; i < 2; i++)
+        CHECK_EQ(sidecaml_channel_submit(channels[0], 0), i);
+    CHECK_EQ(sidecaml_channel_submit(channels[1], 0), 0);
+    run_of(clients, 2);
+    CHECK_EQ(clients[0].runs, 1);
+    clients[0].cost_ns = 0;
+    while (clients[0].runs < 2) {
+        if (sidecaml_channel_claim(channels[1]) >= 0) CHECK(sidecaml_channel_submit(channels[1], 0) >= 0);
+        run_of(clients, 2);
+        CHECK((uint64_t)clients[1].runs <= SECOND / clients[1].cost_ns + 1);
+    }
+    close_worker();
+}
+
+/* --- Deadlines, where the caller runs all requests --------------------------------------------------------------- */
+
+#define LONG_NS 50000000u
+
+static void submit_by(uint64_t deadline_ns) {
+    CHECK(sidecaml_channel_claim(channels[0]) >= 0);
+    CHECK(sidecaml_channel_submit(channels[0], deadline_ns) >= 0);
+}
+
+/* Of the next request, which takes so long; whether there was one to run. */
+static bool run_for(uint64_t ns, int status) {
+    struct sidecaml_request request;
+    if (sidecaml_worker_next(worker, 0, &request) == -SIDECAML_E_PENDING) return false;
+    sidecaml_worker_started(worker, &request);
+    be_busy(ns);
+    CHECK_EQ(sidecaml_worker_complete(worker, &request, status, "so it is"), 0);
+    return true;
+}
+
+/* The first has no estimate; a request that failed says nothing. */
+static void what_the_caller_runs_is_refused_too_when_it_cannot_make_its_deadline(void) {
+    open_worker(1);
+    sidecaml_channel_set_stamps(channels[0], true);
+    submit_by(sidecaml_now_ns() + 100 * SECOND);
+    CHECK(run_for(0, -SIDECAML_E_ENGINE));
+    CHECK_EQ(sidecaml_channel_release(channels[0], 0), 0);
+    submit_by(sidecaml_now_ns() + 100 * SECOND);
+    CHECK(run_for(LONG_NS, 0));
+    CHECK_EQ(sidecaml_channel_release(channels[0], 1), 0);
+    submit_by(sidecaml_now_ns() + LONG_NS / 2);
+    CHECK(!run_for(0, 0));
+    CHECK_EQ(sidecaml_channel_poll(channels[0], 0), -SIDECAML_E_DEADLINE);
+    struct sidecaml_stamps stamps;
+    CHECK_EQ(sidecaml_channel_stamps(channels[0], 0, &stamps), 0);
+    CHECK(stamps.seen_ns >= stamps.submitted_ns && stamps.submitted_ns > 0);
+    CHECK_EQ(stamps.started_ns, 0);
+    CHECK_EQ(stamps.finished_ns, 0); /* nor that of the slot's request before */
+    CHECK_EQ(sidecaml_channel_release(channels[0], 0), 0);
+    struct sidecaml_status_page *page = map_status();
+    CHECK_EQ(page->refused, 1);
+    munmap(page, sizeof *page);
+    close_worker();
+}
+
+/* Whoever has requests that come too late, by the dozen. */
+static void one_look_refuses_a_few_and_others_have_their_turn(void) {
+    open_worker_of(2, 64);
+    struct sidecaml_status_page *page = map_status();
+    for (int i = 0; i < 64; i++)
+        CHECK_EQ(sidecaml_channel_submit(channels[0], 1), i);
+    CHECK_EQ(sidecaml_channel_submit(channels[1], 0), 0);
+    run_from(1);
+    CHECK(page->refused >= 1 && page->refused <= 16);
+    struct sidecaml_request request;
+    CHECK_EQ(sidecaml_worker_next(worker, 0, &request), -SIDECAML_E_PENDING);
+    CHECK_EQ(page->refused, 64);
+    munmap(page, sizeof *page);
+    close_worker();
+}
+
+static void a_wrong_estimate_of_the_callers_runs_does_not_refuse_for_ever(void) {
+    uint32_t slot = 1;
+    open_worker(1);
+    submit_by(sidecaml_now_ns() + 100 * SECOND);
+    CHECK(run_for(LONG_NS, 0));
+    CHECK_EQ(sidecaml_channel_release(channels[0], 0), 0);
+    uint64_t end = sidecaml_now_ns() + 100 * SECOND;
+    submit_by(sidecaml_now_ns() + LONG_NS / 2);
+    while (!run_for(0, 0)) {
+        CHECK(sidecaml_now_ns() < end);
+        CHECK_EQ(sidecaml_channel_release(channels[0], slot), 0);
+        slot = 1 - slot;
+        submit_by(sidecaml_now_ns() + LONG_NS / 2);
+    }
+    close_worker();
+}
+
+/* --- Places ------------------------------------------------------------------------------------------------------ */
 
 static void a_detached_place_is_used_again(void) {
     open_worker(3);
@@ -165,7 +437,7 @@ static void scribbling_does_not_keep_the_worker_from_its_control_socket(void) {
 static void *submit_later(void *unused) {
     (void)unused;
     nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
-    CHECK_EQ(sidecaml_channel_submit(channels[1], 0), 0);
+    CHECK(sidecaml_channel_submit(channels[1], 0) >= 0);
     return NULL;
 }
 
@@ -183,8 +455,8 @@ static void posts_without_requests_are_harmless(void) {
     open_worker(1);
     struct sidecaml_request request;
     int bell = make_doorbell();
-    struct sidecaml_worker_fds fds = {make_memfd(layout.segment_bytes), bell, make_doorbell()};
-    CHECK_EQ(sidecaml_worker_attach(worker, &fds, &layout, NULL), 1);
+    struct sidecaml_worker_fds fds = {make_memfd(layout.segment_bytes), bell, make_doorbell(), -1};
+    CHECK_EQ(sidecaml_worker_attach(worker, &fds, &layout, 0, NULL), 1);
     uint64_t many = 1000;
     CHECK_EQ(write(bell, &many, sizeof many), sizeof many);
     CHECK_EQ(sidecaml_worker_next(worker, 2000000, &request), -SIDECAML_E_TIMEOUT);
@@ -200,8 +472,8 @@ static void a_doorbell_that_is_always_full_keeps_nobody_awake(void) {
     struct sidecaml_status_page *page = map_status();
     struct sidecaml_request request;
     int bell = make_doorbell();
-    struct sidecaml_worker_fds fds = {make_memfd(layout.segment_bytes), bell, make_doorbell()};
-    CHECK_EQ(sidecaml_worker_attach(worker, &fds, &layout, NULL), 1);
+    struct sidecaml_worker_fds fds = {make_memfd(layout.segment_bytes), bell, make_doorbell(), -1};
+    CHECK_EQ(sidecaml_worker_attach(worker, &fds, &layout, 0, NULL), 1);
     fill_doorbell(bell, UINT64_MAX - 1);
     CHECK_EQ(sidecaml_worker_next(worker, 20000000, &request), -SIDECAML_E_TIMEOUT);
     CHECK(page->parks <= 3);
@@ -215,8 +487,8 @@ static void a_client_that_makes_its_doorbells_block_stops_nobody(void) {
     struct sidecaml_request request;
     int bell = make_doorbell();
     CHECK_EQ(fcntl(bell, F_SETFL, 0), 0);
-    struct sidecaml_worker_fds fds = {make_memfd(layout.segment_bytes), bell, make_doorbell()};
-    CHECK_EQ(sidecaml_worker_attach(worker, &fds, &layout, NULL), 2);
+    struct sidecaml_worker_fds fds = {make_memfd(layout.segment_bytes), bell, make_doorbell(), -1};
+    CHECK_EQ(sidecaml_worker_attach(worker, &fds, &layout, 0, NULL), 2);
     fill_doorbell(bell, 1);
     CHECK_EQ(sidecaml_worker_next(worker, 2000000, &request), -SIDECAML_E_TIMEOUT);
 
@@ -228,6 +500,35 @@ static void a_client_that_makes_its_doorbells_block_stops_nobody(void) {
     run_from(0);
     CHECK_EQ(sidecaml_channel_submit(channels[1], 0), 0);
     run_from(1);
+    close_worker();
+}
+
+/* A post more than one a request is heard for a while, then no more: the worker sleeps through what comes. */
+static void a_client_that_posts_without_end_is_heard_no_more(void) {
+    open_worker(2);
+    struct sidecaml_status_page *page = map_status();
+    struct sidecaml_request request;
+    int bell = make_doorbell();
+    struct sidecaml_worker_fds fds = {make_memfd(layout.segment_bytes), bell, make_doorbell(), -1};
+    CHECK_EQ(sidecaml_worker_attach(worker, &fds, &layout, 0, NULL), 2);
+    for (int round = 0; round < 100; round++) {
+        fill_doorbell(bell, 3);
+        CHECK_EQ(sidecaml_worker_next(worker, 1000000, &request), -SIDECAML_E_TIMEOUT);
+    }
+    uint64_t parks = page->parks;
+    fill_doorbell(bell, 1000000);
+    CHECK_EQ(sidecaml_worker_next(worker, 1000000, &request), -SIDECAML_E_TIMEOUT);
+    CHECK_EQ(page->parks, parks + 1);
+
+    /* Who posts once a request wakes it as before, however often. */
+    for (int i = 0; i < 40; i++) {
+        pthread_t thread;
+        CHECK_EQ(pthread_create(&thread, NULL, submit_later, NULL), 0);
+        run_from(1);
+        pthread_join(thread, NULL);
+        CHECK_EQ(sidecaml_channel_release(channels[1], (uint32_t)i % 2), 0);
+    }
+    munmap(page, sizeof *page);
     close_worker();
 }
 
@@ -296,17 +597,19 @@ static void the_status_page_counts(void) {
 
 /* --- Opening ----------------------------------------------------------------------------------------------------- */
 
-static void a_worker_needs_a_status_page_of_one_page(void) {
+static void a_worker_needs_its_status_page(void) {
     struct sidecaml_failure why;
     sidecaml_worker *made;
-    int sockets[2], large = make_memfd(2 * SIDECAML_PAGE_BYTES), empty = make_memfd(0);
+    int sockets[2], large = make_memfd(2 * SIDECAML_PAGE_BYTES + 1), empty = make_memfd(0);
     make_sockets(sockets);
-    CHECK_EQ(sidecaml_worker_create(large, sockets[0], SIDECAML_BLOCK, &made, &why), -SIDECAML_E_CORRUPT);
-    CHECK_SAYS(why.text, "8192");
-    CHECK_EQ(sidecaml_worker_create(empty, sockets[0], SIDECAML_BLOCK, &made, &why), -SIDECAML_E_CORRUPT);
-    CHECK_EQ(sidecaml_worker_create(-1, sockets[0], SIDECAML_BLOCK, &made, &why), -SIDECAML_E_SYSTEM);
+    CHECK_EQ(sidecaml_worker_create(large, 0, sockets[0], SIDECAML_BLOCK, &made, &why), -SIDECAML_E_CORRUPT);
+    CHECK_SAYS(why.text, "8193");
+    CHECK_EQ(sidecaml_worker_create(empty, 0, sockets[0], SIDECAML_BLOCK, &made, &why), -SIDECAML_E_CORRUPT);
+    CHECK_EQ(sidecaml_worker_create(-1, 0, sockets[0], SIDECAML_BLOCK, &made, &why), -SIDECAML_E_SYSTEM);
     int page = make_memfd(SIDECAML_PAGE_BYTES);
-    CHECK_EQ(sidecaml_worker_create(page, -1, SIDECAML_BLOCK, &made, &why), -SIDECAML_E_SYSTEM);
+    CHECK_EQ(sidecaml_worker_create(page, 0, -1, SIDECAML_BLOCK, &made, &why), -SIDECAML_E_SYSTEM);
+    CHECK_EQ(sidecaml_worker_create(page, 1, sockets[0], SIDECAML_BLOCK, &made, &why), -SIDECAML_E_CORRUPT);
+    CHECK_SAYS(why.text, "no page 1");
     CHECK_EQ(ftruncate(page, SIDECAML_PAGE_BYTES), 0); /* still the caller's */
     close(page), close(large), close(empty), close(sockets[0]), close(sockets[1]);
     sidecaml_worker_destroy(NULL);
@@ -316,14 +619,14 @@ static void a_failed_attach_leaves_the_descriptors_to_the_caller(void) {
     open_worker(1);
     struct sidecaml_failure why;
     int before = count_fds();
-    struct sidecaml_worker_fds fds = {make_memfd(SIDECAML_PAGE_BYTES), make_doorbell(), make_doorbell()};
-    CHECK_EQ(sidecaml_worker_attach(worker, &fds, &layout, &why), -SIDECAML_E_CORRUPT);
+    struct sidecaml_worker_fds fds = {make_memfd(SIDECAML_PAGE_BYTES), make_doorbell(), make_doorbell(), -1};
+    CHECK_EQ(sidecaml_worker_attach(worker, &fds, &layout, 0, &why), -SIDECAML_E_CORRUPT);
     CHECK_SAYS(why.text, "4096");
     CHECK_EQ(ftruncate(fds.segment, (off_t)layout.segment_bytes), 0);
     close(fds.request);
     int request = fds.request;
     fds.request = -1;
-    CHECK_EQ(sidecaml_worker_attach(worker, &fds, &layout, &why), -SIDECAML_E_SYSTEM);
+    CHECK_EQ(sidecaml_worker_attach(worker, &fds, &layout, 0, &why), -SIDECAML_E_SYSTEM);
     fds.request = request;
     close(fds.segment), close(fds.answer);
     CHECK_EQ(count_fds(), before);
@@ -373,19 +676,19 @@ static void serve_runs_bound_slots_and_gives_out_the_others(void) {
         CHECK_EQ(bind_runner(1, slot, count_run, &counted), 0);
     submit_both_slots(0), submit_both_slots(1);
     for (uint32_t slot = 0; slot < 2; slot++) {
-        CHECK_EQ(sidecaml_worker_serve(worker, 0, &request, &why), 1);
+        CHECK_EQ(pair_serve(worker, 0, &request, &why), 1);
         CHECK_EQ(why.code, 0);
         CHECK_EQ(request.channel, 0);
         CHECK_EQ(request.slot, slot);
         sidecaml_worker_complete(worker, &request, 0, NULL);
     }
-    CHECK_EQ(sidecaml_worker_serve(worker, 0, &request, &why), -SIDECAML_E_PENDING);
-    CHECK_EQ(sidecaml_worker_serve(worker, 1000000, &request, &why), -SIDECAML_E_TIMEOUT);
+    CHECK_EQ(pair_serve(worker, 0, &request, &why), -SIDECAML_E_PENDING);
+    CHECK_EQ(pair_serve(worker, 1000000, &request, &why), -SIDECAML_E_TIMEOUT);
     CHECK_EQ(counted.runs, 2);
     release_both_slots(0), release_both_slots(1);
     CHECK_EQ(sidecaml_worker_bind(worker, 1, 0, NULL, &why), 0);
     submit_both_slots(1);
-    CHECK_EQ(sidecaml_worker_serve(worker, 0, &request, &why), 1);
+    CHECK_EQ(pair_serve(worker, 0, &request, &why), 1);
     CHECK_EQ(request.slot, 0);
     sidecaml_worker_complete(worker, &request, 0, NULL);
     close_worker();
@@ -399,7 +702,7 @@ static void a_failed_run_is_the_callers_to_complete(void) {
     for (uint32_t slot = 0; slot < 2; slot++)
         CHECK_EQ(bind_runner(0, slot, count_run, &counted), 0);
     submit_both_slots(0);
-    CHECK_EQ(sidecaml_worker_serve(worker, UINT64_MAX, &request, &why), 1);
+    CHECK_EQ(pair_serve(worker, UINT64_MAX, &request, &why), 1);
     CHECK_EQ(request.slot, 1);
     CHECK_EQ(why.code, SIDECAML_E_ENGINE);
     CHECK_SAYS(why.text, "as told");
@@ -517,7 +820,7 @@ static void ask(uint64_t rows, uint64_t c) {
 static bool is_served(void) {
     struct sidecaml_request request;
     struct sidecaml_failure why;
-    int status = sidecaml_worker_serve(worker, 0, &request, &why);
+    int status = pair_serve(worker, 0, &request, &why);
     if (status == 1) {
         CHECK_EQ(why.code, 0);
         sidecaml_worker_complete(worker, &request, 0, NULL);
@@ -683,7 +986,7 @@ static void a_failed_run_leaves_the_state(void) {
     open_dynamic_worker();
     CHECK_EQ(bind_dims(&failing, 2, 5, 1, 0, 1), 0);
     ask(2, 5);
-    CHECK_EQ(sidecaml_worker_serve(worker, 0, &request, &why), 1);
+    CHECK_EQ(pair_serve(worker, 0, &request, &why), 1);
     CHECK_EQ(why.code, SIDECAML_E_ENGINE);
     CHECK_EQ(sidecaml_worker_state(worker, 0), 0);
     sidecaml_worker_complete(worker, &request, -SIDECAML_E_ENGINE, why.text);
@@ -717,7 +1020,16 @@ static void a_worker_ends_with_its_peer(void) {
 
 int main(void) {
     static const struct test tests[] = {
+        {TEST(clients_are_told_how_many_threads_there_are)},
+        {TEST(a_worker_counts_among_its_daemon_s)},
+        {TEST(a_worker_that_sleeps_counts_for_nothing)},
         {TEST(channels_take_turns)},
+        {TEST(channels_of_unlike_costs_have_equal_time)},
+        {TEST(who_waits_for_its_answers_has_no_more_time_than_that)},
+        {TEST(a_run_in_which_the_machine_stood_still_keeps_nobody_out)},
+        {TEST(what_the_caller_runs_is_refused_too_when_it_cannot_make_its_deadline)},
+        {TEST(one_look_refuses_a_few_and_others_have_their_turn)},
+        {TEST(a_wrong_estimate_of_the_callers_runs_does_not_refuse_for_ever)},
         {TEST(a_detached_place_is_used_again)},
         {TEST(misuse_is_invalid)},
         {TEST(next_comes_back_when_its_time_is_up)},
@@ -727,10 +1039,11 @@ int main(void) {
         {TEST(a_sleeping_worker_is_woken_by_any_channel)},
         {TEST(posts_without_requests_are_harmless)},
         {TEST(a_doorbell_that_is_always_full_keeps_nobody_awake)},
+        {TEST(a_client_that_posts_without_end_is_heard_no_more)},
         {TEST(a_client_that_makes_its_doorbells_block_stops_nobody)},
         {TEST(a_client_that_scribbles_harms_nobody_else)},
         {TEST(the_status_page_counts)},
-        {TEST(a_worker_needs_a_status_page_of_one_page)},
+        {TEST(a_worker_needs_its_status_page)},
         {TEST(a_failed_attach_leaves_the_descriptors_to_the_caller)},
         {TEST(serve_runs_bound_slots_and_gives_out_the_others)},
         {TEST(a_failed_run_is_the_callers_to_complete)},

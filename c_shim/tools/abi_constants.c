@@ -21,13 +21,22 @@
     X(MESSAGE_BYTES, SIDECAML_MESSAGE_BYTES, "Room for the text of a failed request.")                                 \
     X(PAGE_BYTES, SIDECAML_PAGE_BYTES, "Segments and status pages are multiples of this.")                             \
     X(TENSOR_ALIGN, SIDECAML_TENSOR_ALIGN, "Every tensor of every slot starts on a multiple of this.")                 \
-    X(CONTROL_BYTES, SIDECAML_CONTROL_BYTES, "Largest control message, both ways.")
+    X(CONTROL_BYTES, SIDECAML_CONTROL_BYTES, "Largest control message, both ways.")                                    \
+    X(MOST_ATTEMPTS, SIDECAML_MOST_ATTEMPTS, "A journal counts the runs of one request that were started up to this.") \
+    X(MOST_BATCH, SIDECAML_MOST_BATCH, "Most requests of one run.")                                                    \
+    X(STARTED_BITS, SIDECAML_STARTED_BITS, "A journal's `started` is `(first ticket + 1) << STARTED_BITS | ...`.")     \
+    X(COMMITTED_BITS, SIDECAML_COMMITTED_BITS,                                                                         \
+      "A journal's `committed` is `(last ticket + 1) << COMMITTED_BITS | ...`.")                                       \
+    X(CROWD_ENTRIES, SIDECAML_CROWD_ENTRIES, "Workers that a crowd page has entries for.")                             \
+    X(MAX_INSTANCES, SIDECAML_MAX_INSTANCES, "Most instances of a model: pages of its status file.")                   \
+    X(PACKED_ALIGN, SIDECAML_PACKED_ALIGN, "Slots lie close together only where their bytes are a multiple of this.")
 
 #define WORD_AND_FLAGS(X)                                                                                              \
     X(STATE_BITS, SIDECAML_STATE_BITS, "A slot's word is `ticket << STATE_BITS | state`.")                             \
     X(STATE_MASK, SIDECAML_STATE_MASK, "The state's bits of a slot's word.")                                           \
     X(TENSOR_OUTPUT, SIDECAML_TENSOR_OUTPUT, "Descriptor flag: an output.")                                            \
     X(TENSOR_DYNAMIC, SIDECAML_TENSOR_DYNAMIC, "Descriptor flag: each request has dims of its own.")                   \
+    X(TENSOR_PACKED, SIDECAML_TENSOR_PACKED, "Descriptor flag: slots lie close together, as parts of one tensor.")     \
     X(SLOT_STAMPS, SIDECAML_SLOT_STAMPS, "Slot flag: all four stamps are wanted.")                                     \
     X(SLOT_RESET, SIDECAML_SLOT_RESET, "Slot flag: carried state starts anew with this request.")
 
@@ -62,6 +71,8 @@
     X(TENSOR, sidecaml_tensor_descriptor, name)                                                                        \
     X(CLIENT, sidecaml_client_block, waiting)                                                                          \
     X(CLIENT, sidecaml_client_block, core)                                                                             \
+    X(CLIENT, sidecaml_client_block, thread)                                                                           \
+    X(WORKER, sidecaml_worker_block, page)                                                                             \
     X(SLOT, sidecaml_slot, word)                                                                                       \
     X(SLOT, sidecaml_slot, deadline_ns)                                                                                \
     X(SLOT, sidecaml_slot, submitted_ns)                                                                               \
@@ -79,21 +90,35 @@
     X(STATUS, sidecaml_status_page, started_ns)                                                                        \
     X(STATUS, sidecaml_status_page, parked)                                                                            \
     X(STATUS, sidecaml_status_page, core)                                                                              \
+    X(STATUS, sidecaml_status_page, crowd)                                                                             \
+    X(STATUS, sidecaml_status_page, cores)                                                                             \
     X(STATUS, sidecaml_status_page, heartbeat_ns)                                                                      \
     X(STATUS, sidecaml_status_page, served)                                                                            \
     X(STATUS, sidecaml_status_page, failed)                                                                            \
     X(STATUS, sidecaml_status_page, abandoned)                                                                         \
     X(STATUS, sidecaml_status_page, parks)                                                                             \
     X(STATUS, sidecaml_status_page, channels)                                                                          \
-    X(STATUS, sidecaml_status_page, running_ns)
+    X(STATUS, sidecaml_status_page, running_ns)                                                                        \
+    X(STATUS, sidecaml_status_page, batches)                                                                           \
+    X(STATUS, sidecaml_status_page, batched)                                                                           \
+    X(STATUS, sidecaml_status_page, refused)                                                                           \
+    X(STATUS, sidecaml_status_page, busy_ns)                                                                           \
+    X(CROWD, sidecaml_crowd_page, used)                                                                                \
+    X(CROWD, sidecaml_crowd_page, entries)                                                                             \
+    X(JOURNAL, sidecaml_journal, started)                                                                              \
+    X(JOURNAL, sidecaml_journal, committed)                                                                            \
+    X(JOURNAL, sidecaml_journal, failed)
 
 #define SIZES(X)                                                                                                       \
     X(SEGMENT_HEADER, sidecaml_segment_header)                                                                         \
     X(TENSOR, sidecaml_tensor_descriptor)                                                                              \
     X(CLIENT, sidecaml_client_block)                                                                                   \
+    X(WORKER, sidecaml_worker_block)                                                                                   \
     X(SLOT, sidecaml_slot)                                                                                             \
     X(DIMS, sidecaml_dims)                                                                                             \
-    X(STATUS, sidecaml_status_page)
+    X(STATUS, sidecaml_status_page)                                                                                    \
+    X(CROWD, sidecaml_crowd_page)                                                                                      \
+    X(CROWD_ENTRY, sidecaml_crowd_entry)
 
 /* --- Printing ---------------------------------------------------------------------------------------------------- */
 

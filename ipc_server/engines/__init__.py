@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from ipc_server import _core
+from ipc_server import _core, messages
 from ipc_server.abi import ErrorCode
+from ipc_server.batching import Batching, not_batched
 from ipc_server.errors import SidecamlError
 from ipc_server.settings import ENGINES, Settings
 from ipc_server.signature import Signature, TensorSpec
+
+if TYPE_CHECKING:
+    from ipc_server.engines.onnx_binding import Loaded
+
+# Engines that run Python functions.
+FUNCTIONS = ("python", "torch")
+# It is told beside the model's description, where REPLY_ROOM bytes are left.
+MOST_RECORD = messages.REPLY_ROOM // 2
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """Where a channel's carried state lies, so that it outlives the worker, and what is committed there."""
+
+    address: int
+    # Whether anything is carried when the channel is attached, and the place, 0 or 1, where it then lies.
+    carried: bool
+    place: int
+    # Say in which state the channel is before any request of it runs.
+    begin_state: Callable[[int], None]
+    # Carry nothing from now on.
+    drop: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +62,17 @@ class ServedChannel:
     resets: Callable[[], bool] = lambda: False
     get_state: Callable[[], int] = lambda: 0
     set_state: Callable[[int], None] = lambda _: None
+    journal: Journal | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Native:
-    """What the native lane can run by itself: the binding, and for which requests."""
+    """What the native lane can run by itself: the binding, and for which requests.
 
-    binding: _core.Binding
+    In place of a binding it may be a callable that says what went wrong, if anything did.
+    """
+
+    binding: _core.Binding | Callable[[], str | None]
     # Of each dynamic tensor, by its number: of inputs as they have to come, of outputs as they are told.
     dims: tuple[tuple[int, tuple[int, ...]], ...] = ()
     # The channel's state in which it may run, and the one after it.
@@ -84,6 +112,64 @@ class Engine(Protocol):
 
     def explain(self, error: Exception) -> str:
         """Say in one line what went wrong in a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """How a loaded model's requests are run together, and by what."""
+
+    batching: Batching
+    # What the lane has to run requests with, for these to be batched.
+    engine: Engine
+    # What makes what runs a batch; there where batches are run at all.
+    maker: _core.Session | Callable[..., Callable[[], str | None]] | None = None
+
+
+def batches_of(engine: Engine, settings: Settings, known: Batching | None = None) -> Batches:
+    """Prove how a loaded model may be batched; `known` is taken where it was proven for the same."""
+    why = _why_not_batched(engine, settings)
+    if why:
+        return Batches(not_batched(why, settings.batching), engine)
+    from ipc_server.engines.certificate import certify  # noqa: PLC0415
+
+    loaded, batches = _onnx_batches(engine) if settings.engine == "onnx" else _function_batches(engine)
+    batching = certify(loaded, settings, known)
+    if messages.packed_size(batching.record()) > MOST_RECORD:
+        why = "what is to be told of it is too long for a control message"
+        batching = not_batched(why, settings.batching)
+    return dataclasses.replace(batches, batching=batching) if batching.is_on else Batches(batching, engine)
+
+
+def _onnx_batches(engine: Engine) -> tuple[Loaded, Batches]:
+    from ipc_server.engines.onnx import OnnxEngine  # noqa: PLC0415
+    from ipc_server.engines.onnx_session import NativeSession  # noqa: PLC0415
+
+    assert isinstance(engine, OnnxEngine), "only these are native, but for carried state"
+    session = engine.loaded.session
+    assert isinstance(session, NativeSession), "the native lane has no other"
+    return engine.loaded, Batches(Batching(), engine, session.core)
+
+
+def _function_batches(engine: Engine) -> tuple[Loaded, Batches]:
+    from ipc_server.engines.functions import judge_of  # noqa: PLC0415
+    from ipc_server.engines.onnx_binding import Loaded  # noqa: PLC0415
+    from ipc_server.engines.together import Batcher, EngineSession, TogetherEngine  # noqa: PLC0415
+
+    judge = judge_of(engine.signature)
+    loaded = Loaded(EngineSession(engine), judge, engine.signature)
+    return loaded, Batches(Batching(), TogetherEngine(engine, judge), Batcher(engine))
+
+
+def _why_not_batched(engine: Engine, settings: Settings) -> str:
+    if settings.batching == "off" or settings.max_batch == 1:
+        return "batching is switched off"
+    if settings.state:
+        return "the state that it carries goes from each request to the next"
+    if settings.engine not in {"onnx", *FUNCTIONS}:
+        return f"the engine {settings.engine!r} runs requests one by one"
+    if settings.engine in FUNCTIONS:
+        return "" if _core.NATIVE else "sidecaml was built without the native lane, whose loop batches"
+    return "" if engine.native else "the python lane runs requests one by one"
 
 
 def load(settings: Settings) -> Engine:

@@ -118,6 +118,8 @@ class FunctionSlot:
             # A child that the function forked and that returns from it must not answer in its parent's place.
             if os.getpid() != self._pid:
                 os._exit(0)
+            # It may have installed a handler of its own: before anything else of the client's is touched.
+            _core.guard_again()
 
     def _with_strings(self, views: Views) -> Views:
         """Put this request's strings among the arguments."""

@@ -44,9 +44,14 @@ class OnnxEngine:
         """Whether the native lane can run it."""
         return self._native
 
+    @property
+    def loaded(self) -> Loaded:
+        """What runs it."""
+        return Loaded(self._session, self._tensors, self._signature)
+
     def attach(self, channel: ServedChannel) -> Sequence[Runner]:
         """Bind every slot."""
-        model = Loaded(self._session, self._tensors, self._signature)
+        model = self.loaded
         return [slot_runner(model, channel, slot) for slot in range(channel.slots)]
 
     def explain(self, error: Exception) -> str:

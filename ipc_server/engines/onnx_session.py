@@ -72,10 +72,10 @@ class NativeSession:
 
     def __init__(self, path: Path, threads: int) -> None:
         """Load and judge: MODEL_FAILED, UNSUPPORTED."""
-        self._session = _core.Session(path, threads)
-        self.inputs: Sequence[Description] = self._session.inputs
-        self.outputs: Sequence[Description] = self._session.outputs
-        self.bind = self._session.bind
+        self.core = _core.Session(path, threads)
+        self.inputs: Sequence[Description] = self.core.inputs
+        self.outputs: Sequence[Description] = self.core.outputs
+        self.bind = self.core.bind
 
     def explain(self, error: Exception) -> str:
         """Say in one line what went wrong."""

@@ -1,8 +1,10 @@
 """State that the worker carries from request to request, for every engine.
 
-An output becomes an input of the channel's next request: both lie in private memory here, two places for
+An output becomes an input of the channel's next request: both lie in the channel's journal, two places for
 each pair, and no client sees them. One of the two is read and the other written, so that nothing is copied
 and a run that fails changes nothing: only after one that succeeded does the other become the one to read.
+Which one it is, is committed with the answer, so a successor of this worker goes on from there; what the dead
+one may have written to the other place is written again.
 
 The engine is attached once for each of the two ways round. What the channel's state is to the lane is a
 number: its lowest bit says which place is read, the rest stands for the sizes that the state has, 0 while it
@@ -11,6 +13,7 @@ is all zeros and may get any. Where nothing but that bit changes, the native lan
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -18,13 +21,13 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ipc_server.abi import TENSOR_ALIGN, ErrorCode
+from ipc_server.abi import MAX_RANK, TENSOR_ALIGN, ErrorCode
 from ipc_server.carried import Carried, carry
-from ipc_server.engines import Engine, Native, Runner, ServedChannel
+from ipc_server.engines import Engine, Journal, Native, Runner, ServedChannel
 from ipc_server.errors import SidecamlError
+from ipc_server.journal import state_layout
 from ipc_server.messages import shown
 from ipc_server.signature import Signature, StatePair, TensorSpec, maximum_dims
-from ipc_server.tensor import size_of
 
 Dims = tuple[int, ...]
 
@@ -68,7 +71,7 @@ class ChannelState:
         """Begin with zeros. MemoryError when there is no room."""
         self._carried = carried
         self._channel = channel
-        self._memory = [_Memory(pair, channel.maxima) for pair in carried.visible.state]
+        self._memory = _Memory(carried.visible.bind_state(channel.maxima), channel.journal)
         # The sizes that the state has; None while it is all zeros.
         self._dims: tuple[Dims, ...] | None = None
         self._numbers: OrderedDict[tuple[Dims, ...], int] = OrderedDict()
@@ -76,6 +79,18 @@ class ChannelState:
         # Of the request that runs, each read once.
         self._inputs: dict[int, Dims] = {}
         self._wanted: tuple[Dims, ...] = ()
+        if channel.journal:
+            self._go_on(channel.journal)
+
+    def _go_on(self, journal: Journal) -> None:
+        """Begin where a predecessor left the channel; with zeros if it is new."""
+        number = 0
+        if journal.carried:
+            self._dims = self._wanted = self._memory.read_dims()
+            number = self._number()
+        else:
+            self._memory.clear(journal.place)
+        journal.begin_state(number << 1 | journal.place)
 
     def channel_reading(self, place: int) -> ServedChannel:
         """Give the engine a channel with all of the model's tensors, where state is read at that place."""
@@ -86,7 +101,7 @@ class ChannelState:
             if seen is not None:
                 return self._channel.address(slot, seen)
             index = carried.pair_of[number]
-            return self._memory[index].addresses[place if number in carried.inputs else 1 - place]
+            return self._memory.address(index, place if number in carried.inputs else 1 - place)
 
         return dataclasses.replace(
             self._channel,
@@ -103,8 +118,9 @@ class ChannelState:
         state = self._channel.get_state()
         if self._channel.resets():
             state &= 1
-            for memory in self._memory:
-                memory.clear(state)
+            if self._channel.journal:
+                self._channel.journal.drop()
+            self._memory.clear(state)
             self._dims = None
             self._channel.set_state(state)
         get_dims = self._channel.get_dims
@@ -116,6 +132,9 @@ class ChannelState:
 
     def advance(self, place: int) -> tuple[int, int]:
         """Go on after a run that succeeded: the state that it began in, and the one it led to."""
+        if self._dims is None:
+            # While nothing is carried they mean nothing; from the answer on, which commits, they count.
+            self._memory.write_dims(self._wanted)
         self._dims = self._wanted
         begun = self._number() << 1 | place
         self._channel.set_state(begun ^ 1)
@@ -149,7 +168,7 @@ class ChannelState:
             if seen is not None:
                 specs.append(self._channel.tensors[seen])
                 continue
-            most = self._memory[carried.pair_of[number]].max_dims
+            most = self._memory.max_dims(carried.pair_of[number])
             specs.append(TensorSpec(tensor.name, tensor.dtype, number >= inputs, tensor.dynamic, most))
         return tuple(specs)
 
@@ -188,7 +207,7 @@ class ChannelState:
         if index is None:
             return self._channel.required_dims(self._carried.seen[number])
         # Before any request, only state whose size is fixed is asked for.
-        return self._wanted[index] if self._wanted else self._memory[index].max_dims
+        return self._wanted[index] if self._wanted else self._memory.max_dims(index)
 
     def _other_dims(self) -> SidecamlError:
         state = zip(self._carried.visible.state, self._dims or (), self._wanted, strict=True)
@@ -233,16 +252,37 @@ class StatefulRunner:
 
 
 class _Memory:
-    """Two places for one pair, aligned as tensors in a segment are."""
+    """Two places for each tensor, aligned as tensors in a segment are, and the dimensions that they have."""
 
-    def __init__(self, pair: StatePair, maxima: Mapping[str, int]) -> None:
-        self.max_dims = maximum_dims(pair.tensor, maxima)
-        size = max(size_of(pair.tensor.dtype, self.max_dims), 1)
-        self._places: list[NDArray[np.uint8]] = [np.zeros(size + TENSOR_ALIGN, np.uint8) for _ in range(2)]
-        self.addresses = [-(-place.ctypes.data // TENSOR_ALIGN) * TENSOR_ALIGN for place in self._places]
+    def __init__(self, specs: Sequence[TensorSpec], journal: Journal | None) -> None:
+        self._specs = specs
+        self._layout = state_layout(specs)
+        self._private = None if journal else np.zeros(self._layout.bytes + TENSOR_ALIGN, np.uint8)
+        self._base = journal.address if journal else _first_aligned(self._private)
+        self._dims = ((ctypes.c_uint64 * MAX_RANK) * len(specs)).from_address(self._base)
+
+    def max_dims(self, index: int) -> Dims:
+        return self._specs[index].max_dims
+
+    def address(self, index: int, place: int) -> int:
+        return self._base + self._layout.offsets[index][place]
 
     def clear(self, place: int) -> None:
-        self._places[place].fill(0)
+        for index, size in enumerate(self._layout.sizes):
+            ctypes.memset(self.address(index, place), 0, size)
+
+    def write_dims(self, dims: Sequence[Dims]) -> None:
+        for row, wanted in zip(self._dims, dims, strict=True):
+            row[: len(wanted)] = wanted
+
+    def read_dims(self) -> tuple[Dims, ...]:
+        return tuple(
+            tuple(row[: len(spec.max_dims)]) for row, spec in zip(self._dims, self._specs, strict=True)
+        )
+
+
+def _first_aligned(memory: NDArray[np.uint8] | None) -> int:
+    return -(-memory.ctypes.data // TENSOR_ALIGN) * TENSOR_ALIGN if memory is not None else 0
 
 
 def _grew(pair: StatePair, dims: Sequence[int], wanted: Sequence[int]) -> SidecamlError:

@@ -6,7 +6,7 @@ import argparse
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -17,6 +17,7 @@ from ipc_server.decode import counted
 from ipc_server.export import ExportError
 from ipc_server.export.cases import Arrays, Sizes, draw, sizes_of
 from ipc_server.export.distance import is_comparable, is_float
+from ipc_server.export.held_signals import held_signals
 from ipc_server.messages import shown
 from ipc_server.signature import Tensor, text_of
 from ipc_server.suggest import hint
@@ -96,7 +97,10 @@ def _beside(path: Path) -> Iterator[Path]:
     try:
         if path.is_dir():
             raise ExportError(f"{path} is a folder: expected the file to write")
-        with tempfile.TemporaryDirectory(prefix=".sidecaml-export-", dir=path.parent) as folder:
+        with ExitStack() as undo:
+            with held_signals():
+                making = tempfile.TemporaryDirectory(prefix=".sidecaml-export-", dir=path.parent)
+                folder = undo.enter_context(making)
             yield Path(folder, path.name)
             # Weights that lie in files of their own come first: the model names them.
             for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ipc_server.export import ExportError
+from ipc_server.export.held_signals import held_signals
 
 LISTEN_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 30.0
@@ -19,26 +21,36 @@ END_TIMEOUT_S = 30.0
 @contextmanager
 def own_daemon(*arguments: str) -> Iterator[str]:
     """Run `sidecaml serve` with these arguments; gives the socket."""
-    with tempfile.TemporaryDirectory(prefix="sidecaml-") as folder:
-        socket, log = Path(folder, "sidecaml.sock"), Path(folder, "log")
-        command = ["serve", "--log-level", "warning", "--socket", str(socket), *arguments]
-        with log.open("wb") as written:
-            daemon = subprocess.Popen(
-                [sys.executable, "-m", "ipc_server.cli", *command],
-                stdin=subprocess.DEVNULL,
-                stdout=written,
-                stderr=written,
-            )
-        try:
-            _wait(daemon, socket, log)
-            yield str(socket)
-        finally:
-            daemon.terminate()
-            try:
-                daemon.wait(END_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
-                daemon.wait()
+    with ExitStack() as undo:
+        with held_signals():
+            folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="sidecaml-"))
+            socket, log = Path(folder, "sidecaml.sock"), Path(folder, "log")
+            daemon = _start(log, "--socket", str(socket), *arguments)
+            undo.callback(_end, daemon)
+        _wait(daemon, socket, log)
+        yield str(socket)
+
+
+def _start(log: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "ipc_server.cli", "serve", "--log-level", "warning", *arguments]
+    with log.open("wb") as written:
+        return subprocess.Popen(
+            command,
+            # For so short a life a worker that waits for another's death is not worth its loading.
+            env={**os.environ, "SIDECAML_STANDBYS": "0"},
+            stdin=subprocess.DEVNULL,
+            stdout=written,
+            stderr=written,
+        )
+
+
+def _end(daemon: subprocess.Popen[bytes]) -> None:
+    daemon.terminate()
+    try:
+        daemon.wait(END_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        daemon.kill()
+        daemon.wait()
 
 
 def _wait(daemon: subprocess.Popen[bytes], socket: Path, log: Path) -> None:

@@ -1,6 +1,6 @@
 (* Generated from c_shim/include/sidecaml by `make -C c_shim generate`: edit it there. *)
 
-let abi_version = 2
+let abi_version = 4
 let max_rank = 16
 let max_tensors = 256
 let max_slots = 1024
@@ -9,6 +9,13 @@ let message_bytes = 384
 let page_bytes = 4096
 let tensor_align = 64
 let control_bytes = 65536
+let most_attempts = 7
+let most_batch = 128
+let started_bits = 10
+let committed_bits = 2
+let crowd_entries = 255
+let max_instances = 64
+let packed_align = 16
 
 let policy_spin = 0 (* never sleep *)
 let policy_adaptive = 1 (* spin for a while, then sleep *)
@@ -80,6 +87,7 @@ let error_engine = 6
 let error_bad_dims = 7
 let error_output_too_large = 8
 let error_bad_strings = 9
+let error_deadline = 10
 let error_unknown_model = 20
 let error_model_failed = 21
 let error_too_many_slots = 22
@@ -95,6 +103,7 @@ let error_denied = 44
 let error_invalid = 60
 let error_system = 61
 let error_no_memory = 62
+let error_circuit_open = 63
 let error_pending = 80
 let error_again = 81
 
@@ -109,6 +118,7 @@ let errors =
     (7, "BAD_DIMS", "dimensions that the model or the channel does not take");
     (8, "OUTPUT_TOO_LARGE", "an output is larger than the channel's room for it: open with larger dims");
     (9, "BAD_STRINGS", "a string input whose table or text is not as the protocol says");
+    (10, "DEADLINE", "the request could not have been answered by its deadline: it was not run");
     (20, "UNKNOWN_MODEL", "the daemon has no model of that name");
     (21, "MODEL_FAILED", "the model could not be loaded");
     (22, "TOO_MANY_SLOTS", "more slots than the daemon allows");
@@ -124,6 +134,7 @@ let errors =
     (60, "INVALID", "a call that the library does not allow");
     (61, "SYSTEM", "the operating system refused a call");
     (62, "NO_MEMORY", "out of memory");
+    (63, "CIRCUIT_OPEN", "too many calls in a row failed: for a while none is tried");
     (80, "PENDING", "no answer yet");
     (81, "AGAIN", "interrupted before there was an answer: call again");
   ]

@@ -31,6 +31,27 @@ val tensor_align : int
 val control_bytes : int
 (** Largest control message, both ways. *)
 
+val most_attempts : int
+(** A journal counts the runs of one request that were started up to this. *)
+
+val most_batch : int
+(** Most requests of one run. *)
+
+val started_bits : int
+(** A journal's `started` is `(first ticket + 1) << STARTED_BITS | ...`. *)
+
+val committed_bits : int
+(** A journal's `committed` is `(last ticket + 1) << COMMITTED_BITS | ...`. *)
+
+val crowd_entries : int
+(** Workers that a crowd page has entries for. *)
+
+val max_instances : int
+(** Most instances of a model: pages of its status file. *)
+
+val packed_align : int
+(** Slots lie close together only where their bytes are a multiple of this. *)
+
 (** {1 Wait policies} *)
 
 val policy_spin : int
@@ -154,6 +175,9 @@ val error_output_too_large : int
 val error_bad_strings : int
 (** a string input whose table or text is not as the protocol says *)
 
+val error_deadline : int
+(** the request could not have been answered by its deadline: it was not run *)
+
 val error_unknown_model : int
 (** the daemon has no model of that name *)
 
@@ -198,6 +222,9 @@ val error_system : int
 
 val error_no_memory : int
 (** out of memory *)
+
+val error_circuit_open : int
+(** too many calls in a row failed: for a while none is tried *)
 
 val error_pending : int
 (** no answer yet *)

@@ -8,7 +8,8 @@
     [policy] says what the client does until the answer is there:
 
     - [`Spin] never sleeps: the lowest latency, at the price of a processor that is busy while a call lasts.
-    - [`Adaptive] spins for up to 0.3 ms, but not while that has lately been in vain, then sleeps. The default.
+    - [`Adaptive] spins for up to 0.3 ms where the answer is expected by then and no other thread of the daemon's models
+      or clients wants the processor, then sleeps. The default.
     - [`Block] sleeps at once: the least work for the processor, at the price of a wake-up per call.
 
     [lock] says what happens to OCaml's runtime lock in a wait of more than a few microseconds (shorter ones keep it):
@@ -22,10 +23,12 @@
 
 type policy = [ `Spin | `Adaptive | `Block ]
 type lock = [ `Hold | `Release ]
+type priority = [ `Normal | `High ]
 
 type stamps = { submitted_ns : int; seen_ns : int; started_ns : int; finished_ns : int }
 (** When a request went through its stages, in nanoseconds of CLOCK_MONOTONIC: submitted by the client, seen by the
-    worker, started and finished by the model. All 0: not asked for. *)
+    worker, started and finished by the model. All 0: not asked for. The last two 0: refused
+    ({!Error.Deadline}), so it did not run. *)
 
 module type S = sig
   (** {1 Models} *)
@@ -64,6 +67,7 @@ module type S = sig
     ?text_bytes:int ->
     ?policy:policy ->
     ?lock:lock ->
+    ?priority:priority ->
     string ->
     (t, Error.t) result
   (** [open_model name] opens a channel to a model. It blocks, with the runtime lock released, and puts signal handlers off
@@ -74,7 +78,8 @@ module type S = sig
 
       @param socket where the daemon answers; a backend without a daemon takes no notice. Default: [$SIDECAML_SOCKET],
         else [$XDG_RUNTIME_DIR/sidecaml.sock], else [/run/sidecaml/sidecaml.sock].
-      @param timeout_ns the longest that each step of opening may take, in nanoseconds. Default: 30 s.
+      @param timeout_ns the longest that opening may take, in nanoseconds. When the daemon goes away in the middle of it, it
+        begins again within that time. Default: 30 s.
       @param slots how many requests may be under way at once. Default: 1, which {!run} wants.
       @param dims the largest size of every dynamic dimension, by name: it decides how much memory a slot has. Default:
         none, which does for models of fixed shapes. For a dimension that only outputs have, a guess will do where
@@ -82,7 +87,11 @@ module type S = sig
       @param text_bytes the room for the text of each tensor of strings, in each slot. Default: 64 bytes an element of the
         largest size, and at least 4096.
       @param policy default: [`Adaptive]; see {!Backend}
-      @param lock default: [`Release]; see {!Backend}. *)
+      @param lock default: [`Release]; see {!Backend}.
+      @param priority [`High] has the channel's requests run before those of channels that are not, where both wait, but for
+        every ninth run.
+        [Rejected] with [Denied] for a user whom the daemon does not trust. A backend without a daemon takes no notice.
+        Default: [`Normal]. *)
 
   val open_model_exn :
     ?socket:string ->
@@ -92,6 +101,7 @@ module type S = sig
     ?text_bytes:int ->
     ?policy:policy ->
     ?lock:lock ->
+    ?priority:priority ->
     string ->
     t
   (** As {!open_model}.
@@ -105,6 +115,7 @@ module type S = sig
     ?text_bytes:int ->
     ?policy:policy ->
     ?lock:lock ->
+    ?priority:priority ->
     string ->
     (t -> 'a) ->
     ('a, Error.t) result
@@ -119,6 +130,7 @@ module type S = sig
     ?text_bytes:int ->
     ?policy:policy ->
     ?lock:lock ->
+    ?priority:priority ->
     string ->
     (t -> 'a) ->
     'a
@@ -240,6 +252,11 @@ module type S = sig
   val run_for : t -> timeout_ns:int -> (unit, Error.t) result
   (** [run_for t ~timeout_ns] is {!run}, giving up after so many nanoseconds: [Error Timeout]. *)
 
+  val run_until : t -> deadline_ns:int -> (unit, Error.t) result
+  (** [run_until t ~deadline_ns] is {!run}, giving up at a time of {!now_ns}.
+
+      Raises [Invalid_argument] for a deadline that is not positive. *)
+
   val run_exn : t -> unit
   (** As {!run}.
       @raise Error.Error *)
@@ -265,6 +282,10 @@ module type S = sig
   (** [is_busy t] is [true] while the worker still runs a request that timed out in the slot that comes next: its inputs
       must not be written. Only after a [Timeout] or {!abandon} need a program ask. *)
 
+  val is_quiet : t -> bool
+  (** [is_quiet t] is [true] when every slot may be filled: none holds a request or an answer, and the worker runs none that was
+      given up. [false] when the daemon is gone. *)
+
   (** {1 Several requests at once}
 
       {!claim} a slot, fill its inputs, {!submit} it, do something else, {!await} or {!poll} it, read its outputs,
@@ -279,6 +300,23 @@ module type S = sig
 
   val claim_exn : t -> int
   (** As {!claim}.
+      @raise Error.Error *)
+
+  val claim_wait : t -> (int, Error.t) result
+  (** [claim_wait t] is {!claim}, but waits while the slot is [Busy]. [Full] it answers at once, as only the program itself
+      can end that: {!await} and {!release} the slot whose turn it is, or have {!iter} do all of it.
+
+      An exception that a signal handler raises meanwhile goes through. *)
+
+  val claim_wait_for : t -> timeout_ns:int -> (int, Error.t) result
+  (** [claim_wait_for t ~timeout_ns] is {!claim_wait}, giving up after so many nanoseconds: [Error Timeout]. *)
+
+  val claim_wait_exn : t -> int
+  (** As {!claim_wait}.
+      @raise Error.Error *)
+
+  val claim_wait_for_exn : t -> timeout_ns:int -> int
+  (** As {!claim_wait_for}.
       @raise Error.Error *)
 
   val submit : t -> int -> (unit, Error.t) result
@@ -317,6 +355,31 @@ module type S = sig
   (** As {!await_for}.
       @raise Error.Error *)
 
+  val await_any : t -> (int, Error.t) result
+  (** [await_any t] waits until any request has ended, and is its slot: {!await} tells how it ended, at once, and frees the
+      slot of one that failed; {!release} the slot of one that was answered. Each request is told of once, whether by
+      [await_any], or by {!await} or {!poll} before: an answer that is not released does not come again. The oldest is looked
+      at first.
+
+      A request has ended, too, when the time of its {!submit_for} is over, and when the daemon is gone: {!await} says
+      [Timeout] or [Server_gone] then.
+
+      An exception that a signal handler raises meanwhile goes through, and the requests go on.
+
+      Raises [Invalid_argument] when there is no request whose end is not known yet. *)
+
+  val await_any_for : t -> timeout_ns:int -> (int, Error.t) result
+  (** [await_any_for t ~timeout_ns] is {!await_any} for at most so many nanoseconds: [Error Timeout] then, and the requests
+      go on. *)
+
+  val await_any_exn : t -> int
+  (** As {!await_any}.
+      @raise Error.Error *)
+
+  val await_any_for_exn : t -> timeout_ns:int -> int
+  (** As {!await_any_for}.
+      @raise Error.Error *)
+
   val poll : t -> int -> (bool, Error.t) result
   (** [poll t slot] is [Ok true] when the answer is there, [Ok false] when not yet; errors as {!await}. It does not wait,
       and makes a system call at most every millisecond. *)
@@ -331,6 +394,72 @@ module type S = sig
       if it was running, the slot is [Busy] until the worker is done with it.
 
       Raises [Invalid_argument] when the slot holds neither a request nor an answer. *)
+
+  (** {1 Requests of a sequence}
+
+      All of {!claim}, {!submit}, {!await} and {!release} for the items of a sequence, many at once: the fastest way to run
+      many requests, because the worker finds as many of them together as it can batch. *)
+
+  val iter :
+    ?window:int ->
+    ?burst:int ->
+    ?timeout_ns:int ->
+    t ->
+    fill:(int -> 'a -> unit) ->
+    answer:(int -> 'a -> (unit, Error.t) result -> unit) ->
+    'a Seq.t ->
+    (unit, Error.t) result
+  (** [iter t ~fill ~answer items] makes a request of each item: [fill slot item] writes the inputs of [slot], and
+      [answer slot item outcome] reads its outputs when [outcome] is [Ok ()]. Both are called in the order of [items]. Every
+      item that the sequence was asked for has its [answer], once. A request that fails is no reason to stop. As long as
+      requests can be submitted, the sequence is asked for an item only when there is a slot for it.
+
+      Where the channel has more slots than the window, the next burst is filled while a window of requests is under way. It
+      is handed to the worker as soon as enough of those are answered, and before their answers are read: the worker does
+      not wait for the program to read and fill. So the sequence is asked for up to a burst beyond the window before it
+      sees the [answer] of the first of them, and up to the window where that is all of the slots; and while the sequence
+      makes one wait for an item, nothing is read or handed over. Where items depend on answers, or come one at a time and
+      are to be answered at once, open the channel with one slot, or use {!claim} and {!submit}.
+
+      It allocates nothing for an item, once every slot was used (the sequence may). Get the slots' views beforehand, as in
+      [Array.init (slots t) (fun slot -> input2 ~slot t "x" Float32)].
+
+      [Error _] when there are more items and no more requests can be submitted: [Server_gone], or [Full] where the program
+      itself holds the slot whose turn it is. Then the last item that was asked for, at least, had that error as its
+      [answer]; it may not have been filled in.
+
+      When [fill], [answer], the sequence or a signal handler raises, what is under way is given up, and the exception goes
+      through. They must not use the channel but for the slot's views, dims and strings.
+
+      Raises [Invalid_argument] for a window larger than the channel's slots or a burst larger than the window, for either
+      below 1, for a negative time, and on a closed channel.
+
+      @param window how many requests may be under way at once: handed over, and not known to be answered. Default: all
+        slots.
+      @param burst how many slots are filled before they are handed to the worker together, and how many answers are
+        awaited before they are read: the largest batch that the worker finds. Default: the window, where the slots are twice
+        as many or more, so that the next one is filled meanwhile; otherwise half of the window (at least 1), so that one
+        half is filled and read while the other one runs. With all of a window that takes all slots, batches are as large,
+        and the model waits for the program: for those who fill and read in much less time than a batch takes.
+      @param timeout_ns how long each request may take, from the time it was handed over. Default: for ever. *)
+
+  val map :
+    ?window:int ->
+    ?burst:int ->
+    ?timeout_ns:int ->
+    t ->
+    fill:(int -> 'a -> unit) ->
+    read:(int -> 'a -> 'b) ->
+    'a Seq.t ->
+    ('b, Error.t) result Seq.t
+  (** [map t ~fill ~read items] is {!iter} as a sequence: of each item in turn, what [read] makes of its outputs, or why its
+      request failed. It runs as it is consumed: a window of requests ahead of the results that were taken, and a burst that
+      is filled beyond them where there are slots for it. What would be the error of {!iter} is the result of the last items
+      that were asked for, and ends the sequence of results.
+
+      It can be consumed once; a result that is asked for again raises [Invalid_argument]. Slots stay taken until all of it is
+      consumed: {!abandon} them, or close the channel, when you stop in the middle. Allocated is what the sequence of results
+      consists of, some 20 words a result. *)
 
   (** {1 Carried state}
 
@@ -352,6 +481,25 @@ module type S = sig
 
       Raises [Invalid_argument] for a model that carries no state, and on a closed channel. *)
 
+  (** {1 When the daemon is gone} *)
+
+  val reopen : t -> (unit, Error.t) result
+  (** [reopen t] opens the channel anew, behind the same value, after {!Error.Server_gone} (or at any other time). {!Resilient}
+      does this by itself, with pauses, and runs the request again.
+
+      Every view stays what it is: the new memory takes the place of the old one under it. Inputs, with their dimensions,
+      are as they were; outputs are lost, and so is what was under way: its slots are free, and {!claim} begins with the
+      first again. State that is carried begins anew.
+
+      After an [Error _] all is as before. The errors are those of {!open_model}, and [Rejected] with [Invalid] when the model
+      has another signature by now, or with [Corrupt] when the inputs are lost ({!is_intact}): then close the channel and open
+      another.
+
+      Raises [Invalid_argument] on a closed channel. *)
+
+  val reopen_for : t -> timeout_ns:int -> (unit, Error.t) result
+  (** [reopen_for t ~timeout_ns] is {!reopen} within so many nanoseconds, in place of 30 s. *)
+
   (** {1 Looking closer} *)
 
   val set_stamps : t -> bool -> unit
@@ -371,4 +519,14 @@ module type S = sig
   val gone : t -> string option
   (** [gone t] says what ended a channel that answered [Server_gone], in the daemon's words where it had any; [None] while
       nothing is known to be wrong. *)
+
+  val gone_error : t -> Error.t option
+  (** [gone_error t] is the same as an error: {!Error.Server_gone} when the daemon just went away; {!Error.Worker_crashed} when it
+      gave the channel up because the channel's requests kept crashing workers; [Rejected] with [Shutting_down],
+      [Model_failed] and so on. *)
+
+  val is_intact : t -> bool
+  (** [is_intact t] is [false] once the channel's memory is not the program's any more: it was closed, or a daemon that does not
+      trust this user ended it, and took the memory back. What views show is lost then; what was read of them before an
+      [is_intact t] that is [true] counts. *)
 end

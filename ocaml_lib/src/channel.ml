@@ -69,13 +69,13 @@ module Make (T : Transport.S) = struct
     }
 
   let open_model ?socket ?(timeout_ns = default_timeout_ns) ?(slots = 1) ?(dims = []) ?text_bytes
-      ?(policy = `Adaptive) ?(lock = `Release) name =
+      ?(policy = `Adaptive) ?(lock = `Release) ?(priority = `Normal) name =
     Arguments.text "model name" name;
     List.iter Arguments.dim dims;
     Arguments.timeout_ns timeout_ns;
     Arguments.slots slots;
     Arguments.text_bytes text_bytes;
-    let opened = T.open_model ~socket ~timeout_ns ~slots ~dims ~text_bytes ~policy ~lock name in
+    let opened = T.open_model ~socket ~timeout_ns ~slots ~dims ~text_bytes ~policy ~lock ~priority name in
     Result.map (of_opened ~dims ~text_bytes) opened
 
   let close t =
@@ -245,7 +245,8 @@ module Make (T : Transport.S) = struct
   let corrupt_text = "the shared memory is not as the protocol says: close the channel and open another"
   let corrupt t = Error (Error.Rejected { code = Corrupt; message = Printf.sprintf "model %S: %s" t.model.name corrupt_text })
 
-  (* A step that did not get as far as a request. *)
+  (* A step that did not get as far as a request. What a program asks for again and again is a constant: nothing is
+     allocated. *)
   let not_begun t call code =
     if code = -Abi.error_full then Error Error.Full
     else if code = -Abi.error_busy then Error Error.Busy
@@ -255,6 +256,8 @@ module Make (T : Transport.S) = struct
       corrupt t
     end
     else refuse t call code (Printf.sprintf "the request was refused with code %d" code)
+
+  let refusal t call code = Result.get_error (not_begun t call code)
 
   let needed t slot index =
     let dims = Array.copy (View.max_dims t.views.(index)) in
@@ -290,7 +293,7 @@ module Make (T : Transport.S) = struct
     let now = Core.now_ns () in
     if timeout_ns > max_int - now then max_int else now + timeout_ns
 
-  let run_until t call deadline =
+  let run_by t call deadline =
     if t.slots <> 1 then
       misuse t call "the channel has %d slots: use claim, submit, await and release, or open it with one" t.slots;
     if t.corrupt then corrupt t
@@ -300,8 +303,13 @@ module Make (T : Transport.S) = struct
       if result = 0 then Ok () else failed t call 0 result
     end
 
-  let run t = run_until t "run" 0
-  let run_for t ~timeout_ns = run_until t "run_for" (deadline_after t "run_for" timeout_ns)
+  let run t = run_by t "run" 0
+  let run_for t ~timeout_ns = run_by t "run_for" (deadline_after t "run_for" timeout_ns)
+
+  let run_until t ~deadline_ns =
+    if deadline_ns <= 0 then misuse t "run_until" "a deadline at %d ns" deadline_ns;
+    run_by t "run_until" deadline_ns
+
   let run_exn t = Error.get_exn (run t)
   let run_for_exn t ~timeout_ns = Error.get_exn (run_for t ~timeout_ns)
 
@@ -325,29 +333,31 @@ module Make (T : Transport.S) = struct
     let now = Array.fold_left (fun most view -> max most (View.text_bytes view)) 0 t.views in
     if needed <= now then t.text_bytes else Some (larger now needed)
 
-  let copy_inputs t (into : T.t Transport.opened) =
-    let copy index view =
+  let copy_inputs t call (into : T.t Transport.opened) =
+    let copy_in slot index view =
       if not (View.is_output view) then begin
-        let dims = current_dims t "run_growing" 0 index in
-        if View.is_dynamic view then ignore (T.set_dims into.requests 0 index dims);
-        View.copy view into.views.(index) ~slot:0 ~dims
+        let dims = current_dims t call slot index in
+        if View.is_dynamic view then ignore (T.set_dims into.requests slot index dims);
+        View.copy view into.views.(index) ~slot ~dims
       end
     in
-    Array.iteri copy t.views
+    for slot = 0 to t.slots - 1 do
+      Array.iteri (copy_in slot) t.views
+    done
 
   let another_model t (opened : T.t Transport.opened) =
     T.drop opened.requests;
     let message = Printf.sprintf "model %S has another signature than when the channel was opened: open it again" t.model.name in
     Error (Error.Rejected { code = Invalid; message })
 
-  (* Nothing here allocates before all of it is done: whatever raises finds the channel as it was, or moved. *)
+  (* Assignments without a call, a loop or an allocation among them: a signal's handler that raises finds the channel as it
+     was, or moved. *)
   let move t (opened : T.t Transport.opened) ~dims ~text_bytes =
     let before = t.requests in
     t.requests <- opened.requests;
     t.views <- opened.views;
     t.dims <- dims;
     t.text_bytes <- text_bytes;
-    ignore (T.set_stamps t.requests t.takes_stamps);
     T.drop before
 
   let stay_and_raise (opened : T.t Transport.opened) exn =
@@ -357,7 +367,8 @@ module Make (T : Transport.S) = struct
 
   let move_if_it_can t (opened : T.t Transport.opened) ~dims ~text_bytes =
     match
-      copy_inputs t opened;
+      copy_inputs t "run_growing" opened;
+      ignore (T.set_stamps opened.requests t.takes_stamps);
       T.switch t.requests ~by:opened.requests
     with
     | Ok 0 -> Ok (move t opened ~dims ~text_bytes)
@@ -379,7 +390,7 @@ module Make (T : Transport.S) = struct
   let grown = Ok `Grown
 
   let rec run_in_room t outcome =
-    match run_until t "run_growing" 0 with
+    match run_by t "run_growing" 0 with
     | Ok () -> outcome
     | Error (Output_too_large { outputs; text_bytes; _ }) as e -> run_in_more_room t (larger_dims t outputs) (larger_text t text_bytes) e
     | Error _ as e -> e
@@ -391,22 +402,108 @@ module Make (T : Transport.S) = struct
 
   let run_growing t = run_in_room t fitted
 
+  (* --- Reopening --------------------------------------------------------------------------------------------------- *)
+
+  let lies_differently t (opened : T.t Transport.opened) =
+    T.drop opened.requests;
+    let message =
+      Printf.sprintf "model %S lies in memory in another way than when the channel was opened: close it and open another" t.model.name
+    in
+    Error (Error.Rejected { code = Invalid; message })
+
+  let not_shown t (opened : T.t Transport.opened) =
+    T.drop opened.requests;
+    let message = Printf.sprintf "model %S: the views could not be moved to the new memory: close it and open another" t.model.name in
+    Error (Error.Rejected { code = System; message })
+
+  let inputs_are_lost t (opened : T.t Transport.opened) =
+    T.drop opened.requests;
+    let message =
+      Printf.sprintf "model %S: the daemon has taken the memory of the channel back, and its inputs with it: close it and open another"
+        t.model.name
+    in
+    Error (Error.Rejected { code = Corrupt; message })
+
+  let forget_requests t =
+    t.claimed <- -1;
+    t.corrupt <- false;
+    Array.fill t.deadlines 0 t.slots 0
+
+  (* As [move], but the views stay where they are, and show the other memory there. What a signal's handler raises comes
+     before that, or finds the channel moved. *)
+  let take_over t (opened : T.t Transport.opened) =
+    let before = t.requests in
+    match
+      ignore (T.set_stamps opened.requests t.takes_stamps);
+      T.show opened.requests t.views
+    with
+    | code when code < 0 -> not_shown t opened
+    | _ ->
+        t.requests <- opened.requests;
+        forget_requests t;
+        T.drop before;
+        Ok ()
+    | exception exn -> stay_and_raise opened exn
+
+  let same_signature (a : Model.t) (b : Model.t) =
+    a.fingerprint = b.fingerprint && a.inputs = b.inputs && a.outputs = b.outputs && a.carried = b.carried
+
+  let lies_as_before t views = Array.length views = Array.length t.views && Array.for_all2 View.same_layout t.views views
+
+  let reopen_elsewhere t ~timeout_ns =
+    match T.reopen t.requests ~slots:t.slots ~dims:t.dims ~text_bytes:t.text_bytes ~timeout_ns with
+    | Error _ as e -> e
+    | Ok opened when not (same_signature opened.model t.model) -> another_model t opened
+    | Ok opened when not (lies_as_before t opened.views) -> lies_differently t opened
+    | Ok opened -> (
+        match copy_inputs t "reopen" opened with
+        | () -> if T.is_intact t.requests then take_over t opened else inputs_are_lost t opened
+        | exception exn -> stay_and_raise opened exn)
+
+  let reopen_within t call ~timeout_ns =
+    let code = T.begin_anew t.requests in
+    if code = 0 then begin
+      forget_requests t;
+      Ok ()
+    end
+    else if code = -Abi.error_server_gone then reopen_elsewhere t ~timeout_ns
+    else refuse t call code closed
+
+  let reopen t = reopen_within t "reopen" ~timeout_ns:default_timeout_ns
+
+  let reopen_for t ~timeout_ns =
+    if timeout_ns < 0 then misuse t "reopen_for" "a timeout of %d ns" timeout_ns;
+    reopen_within t "reopen_for" ~timeout_ns
+
   let is_busy t =
     let code = T.claim t.requests in
     if code = Transport.closed || code = Transport.taken then refuse t "is_busy" code closed;
     code = -Abi.error_busy
 
+  let is_quiet t =
+    let code = T.claim_run t.requests t.slots in
+    if code = Transport.closed || code = Transport.taken then refuse t "is_quiet" code closed;
+    code = t.slots
+
   (* --- Several requests at once ------------------------------------------------------------------------------------ *)
 
-  let claim t =
+  let claimed t call slot =
+    if slot < 0 then not_begun t call slot
+    else begin
+      t.claimed <- slot;
+      t.claim_results.(slot)
+    end
+
+  let claim t = if t.corrupt then corrupt t else claimed t "claim" (T.claim t.requests)
+
+  let claim_wait_until t call deadline =
     if t.corrupt then corrupt t
     else
-      let slot = T.claim t.requests in
-      if slot < 0 then not_begun t "claim" slot
-      else begin
-        t.claimed <- slot;
-        t.claim_results.(slot)
-      end
+      let slot = T.claim_wait t.requests deadline in
+      if slot = -Abi.error_timeout then Error Error.Timeout else claimed t call slot
+
+  let claim_wait t = claim_wait_until t "claim_wait" 0
+  let claim_wait_for t ~timeout_ns = claim_wait_until t "claim_wait_for" (deadline_after t "claim_wait_for" timeout_ns)
 
   let submit_until t call slot deadline =
     check_slot t call slot;
@@ -438,6 +535,15 @@ module Make (T : Transport.S) = struct
     let own = t.deadlines.(slot) and given = deadline_after t "await_for" timeout_ns in
     await_until t "await_for" slot (if own <> 0 && own < given then own else given)
 
+  let await_any_until t call deadline =
+    let slot = T.await_any t.requests deadline in
+    if slot >= 0 then t.claim_results.(slot)
+    else if slot = -Abi.error_timeout then Error Error.Timeout
+    else refuse t call slot "no slot holds a request whose end is not known yet: submit one"
+
+  let await_any t = await_any_until t "await_any" 0
+  let await_any_for t ~timeout_ns = await_any_until t "await_any_for" (deadline_after t "await_any_for" timeout_ns)
+
   let poll t slot =
     check_slot t "poll" slot;
     let result = T.poll t.requests slot t.deadlines.(slot) in
@@ -457,10 +563,58 @@ module Make (T : Transport.S) = struct
     else if code < 0 then refuse t "abandon" code (Printf.sprintf "slot %d holds neither a request nor an answer" slot)
 
   let claim_exn t = Error.get_exn (claim t)
+  let claim_wait_exn t = Error.get_exn (claim_wait t)
+  let claim_wait_for_exn t ~timeout_ns = Error.get_exn (claim_wait_for t ~timeout_ns)
+  let await_any_exn t = Error.get_exn (await_any t)
+  let await_any_for_exn t ~timeout_ns = Error.get_exn (await_any_for t ~timeout_ns)
   let submit_exn t slot = Error.get_exn (submit t slot)
   let submit_for_exn t slot ~timeout_ns = Error.get_exn (submit_for t slot ~timeout_ns)
   let await_exn t slot = Error.get_exn (await t slot)
   let await_for_exn t slot ~timeout_ns = Error.get_exn (await_for t slot ~timeout_ns)
+
+  (* --- Requests of a sequence -------------------------------------------------------------------------------------- *)
+
+  module Requests_of_items = Window.Make (struct
+    type nonrec t = t
+
+    let slots t = t.slots
+    let misuse = misuse
+    let claim t = if t.corrupt then -Abi.error_corrupt else T.claim t.requests
+    let claim_wait t = T.claim_wait t.requests 0
+    let claim_run t most = T.claim_run t.requests most
+
+    let note_deadlines t first count deadline =
+      let before_end = min count (t.slots - first) in
+      Array.fill t.deadlines first before_end deadline;
+      Array.fill t.deadlines 0 (count - before_end) deadline
+
+    let submit_run t count ~deadline =
+      t.claimed <- -1;
+      let first = T.submit_run t.requests count deadline in
+      if first >= 0 then note_deadlines t first count deadline;
+      first
+
+    let refusal = refusal
+    let deadline_after = deadline_after
+    let await t call slot = await_until t call slot t.deadlines.(slot)
+    let await_end t slot = T.await_end t.requests slot t.deadlines.(slot)
+    let ended t slot most = T.ended t.requests slot most
+    let answered t slot most = T.answered t.requests slot most
+    let release_run t slot count = ignore (T.release_run t.requests slot count)
+    let give_up t slot = ignore (T.abandon t.requests slot)
+  end)
+
+  let begin_items t call =
+    if not (is_open t) then misuse t call "%s" closed;
+    t.claimed <- -1
+
+  let iter ?window ?burst ?timeout_ns t ~fill ~answer items =
+    begin_items t "iter";
+    Requests_of_items.iter (Requests_of_items.make t "iter" ~window ~burst ~timeout_ns ~fill items) ~answer
+
+  let map ?window ?burst ?timeout_ns t ~fill ~read items =
+    begin_items t "map";
+    Requests_of_items.map (Requests_of_items.make t "map" ~window ~burst ~timeout_ns ~fill items) ~read
 
   (* --- Carried state ----------------------------------------------------------------------------------------------- *)
 
@@ -486,4 +640,6 @@ module Make (T : Transport.S) = struct
   let now_ns = Core.now_ns
 
   let gone t = T.gone t.requests
+  let gone_error t = T.gone_error t.requests
+  let is_intact t = T.is_intact t.requests
 end

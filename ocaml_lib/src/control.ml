@@ -13,10 +13,11 @@ let default_socket () =
 (* For the daemon's log. A file's name may be no UTF-8, which the protocol's strings are. *)
 let printable = String.map (fun c -> if c < ' ' || c > '~' then '?' else c)
 
-let request ?model ?(slots = 1) ?(policy = Abi.policy_adaptive) ?(dims = []) ?(text_bytes = 0) ~socket ~timeout_ns () : Core.request =
+let request ?model ?(slots = 1) ?(policy = Abi.policy_adaptive) ?(dims = []) ?(text_bytes = 0) ?(high_priority = false) ~socket
+    ~timeout_ns () : Core.request =
   Arguments.text "socket path" socket;
   let client = "ocaml " ^ printable (Filename.basename Sys.executable_name) in
-  { socket; client; model; slots; policy; timeout_ns; dims = Array.of_list dims; text_bytes }
+  { socket; client; model; slots; policy; timeout_ns; dims = Array.of_list dims; text_bytes; high_priority }
 
 (* --- Replies ----------------------------------------------------------------------------------------------------- *)
 
@@ -24,6 +25,17 @@ let tensor_of (info : Core.tensor_info) : Model.tensor =
   { name = info.tensor_name; dtype = info.dtype_name; shape = Model.shape info.dims info.dim_names }
 
 let carried_of (output, info) : Model.carried = { input = tensor_of info; output }
+
+let batching_of (info : Core.batching_info) : Model.batching =
+  {
+    policy = info.policy;
+    most = info.most;
+    dim = (if info.dim = "" then None else Some info.dim);
+    in_place = info.in_place;
+    gather_from = (if info.gather_from = 0 then None else Some info.gather_from);
+    shared = Array.to_list info.shared;
+    why = info.why;
+  }
 
 let state_of state problem : Model.state =
   match state with "ready" -> Ready | "loading" -> Loading | _ -> Failed problem
@@ -39,6 +51,7 @@ let model_of (info : Core.model_info) : Model.t =
     inputs = List.map tensor_of inputs;
     outputs = List.map tensor_of outputs;
     carried = List.map carried_of (Array.to_list info.carried);
+    batching = Option.map batching_of info.batching;
   }
 
 let error_of (number, message) = Error.of_number number ~message
@@ -62,7 +75,7 @@ let describe ~socket ~timeout_ns name =
 
 type opened = { handle : Core.handle; model : Model.t; layout : Core.layout }
 
-let open_model ~socket ~timeout_ns ~slots ~dims ~text_bytes ~policy name =
-  match Core.open_channel (request ~model:name ~slots ~policy ~dims ?text_bytes ~socket ~timeout_ns ()) with
+let open_model ~socket ~timeout_ns ~slots ~dims ~text_bytes ~policy ~high_priority name =
+  match Core.open_channel (request ~model:name ~slots ~policy ~dims ?text_bytes ~high_priority ~socket ~timeout_ns ()) with
   | Ok (handle, info, layout) -> Ok { handle; model = model_of info; layout }
   | Error e -> Error (error_of e)

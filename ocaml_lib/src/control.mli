@@ -15,5 +15,6 @@ val open_model :
   dims:(string * int) list ->
   text_bytes:int option ->
   policy:int ->
+  high_priority:bool ->
   string ->
   (opened, Error.t) result

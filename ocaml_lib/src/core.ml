@@ -9,6 +9,7 @@ type request = {
   timeout_ns : int;
   dims : (string * int) array;
   text_bytes : int;
+  high_priority : bool;
 }
 
 type tensor_info = {
@@ -17,6 +18,16 @@ type tensor_info = {
   is_output : bool;
   dims : int array;
   dim_names : string array;
+}
+
+type batching_info = {
+  policy : string;
+  dim : string;
+  why : string;
+  most : int;
+  gather_from : int;
+  in_place : bool;
+  shared : string array;
 }
 
 type model_info = {
@@ -28,6 +39,7 @@ type model_info = {
   max_slots : int;
   tensors : tensor_info array;
   carried : (string * tensor_info) array;
+  batching : batching_info option;
 }
 
 type place = {
@@ -50,17 +62,31 @@ external open_channel : request -> (handle * model_info * layout, int * string) 
 
 external close : handle -> int = "sidecaml_ml_close"
 
+type mapping = Mapping : ('a, 'b, Bigarray.c_layout) Bigarray.Array1.t -> mapping
+
+external show : handle -> mapping array -> int = "sidecaml_ml_show"
+
 external wait : handle -> (int[@untagged]) -> (int[@untagged]) -> (int[@untagged])
   = "sidecaml_ml_wait_byte" "sidecaml_ml_wait_native"
 
 external wait_holding : handle -> (int[@untagged]) -> (int[@untagged]) -> (int[@untagged])
   = "sidecaml_ml_wait_holding_byte" "sidecaml_ml_wait_holding_native"
 
+external wait_any : handle -> bool -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_wait_any_byte" "sidecaml_ml_wait_any_native"
+
+external wait_end : handle -> bool -> (int[@untagged]) -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_wait_end_byte" "sidecaml_ml_wait_end_native"
+
+external claim_wait : handle -> bool -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_claim_wait_byte" "sidecaml_ml_claim_wait_native"
+
 external message : handle -> int -> string = "sidecaml_ml_message"
 
 external gone : handle -> int * string = "sidecaml_ml_gone"
 
 external is_open : handle -> bool = "sidecaml_ml_is_open" [@@noalloc]
+external is_intact : handle -> bool = "sidecaml_ml_is_intact" [@@noalloc]
 external closed : unit -> int = "sidecaml_ml_closed" [@@noalloc]
 external taken : unit -> int = "sidecaml_ml_taken" [@@noalloc]
 
@@ -87,6 +113,30 @@ external release : handle -> (int[@untagged]) -> (int[@untagged])
 
 external abandon : handle -> (int[@untagged]) -> (int[@untagged])
   = "sidecaml_ml_abandon_byte" "sidecaml_ml_abandon_native"
+  [@@noalloc]
+
+external claim_run : handle -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_claim_run_byte" "sidecaml_ml_claim_run_native"
+  [@@noalloc]
+
+external submit_run : handle -> (int[@untagged]) -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_submit_run_byte" "sidecaml_ml_submit_run_native"
+  [@@noalloc]
+
+external ended : handle -> (int[@untagged]) -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_ended_byte" "sidecaml_ml_ended_native"
+  [@@noalloc]
+
+external answered : handle -> (int[@untagged]) -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_answered_byte" "sidecaml_ml_answered_native"
+  [@@noalloc]
+
+external release_run : handle -> (int[@untagged]) -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_release_run_byte" "sidecaml_ml_release_run_native"
+  [@@noalloc]
+
+external spin_any : handle -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_spin_any_byte" "sidecaml_ml_spin_any_native"
   [@@noalloc]
 
 external set_dims : handle -> int -> int -> int array -> int = "sidecaml_ml_set_dims" [@@noalloc]

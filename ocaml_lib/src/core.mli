@@ -15,6 +15,7 @@ type request = {
   timeout_ns : int;
   dims : (string * int) array;
   text_bytes : int;  (** room for text of each tensor of strings in each slot; 0: the daemon's default *)
+  high_priority : bool;
 }
 (** What to describe or open. The stubs know the order of the fields; no string may hold a NUL character. *)
 
@@ -26,6 +27,16 @@ type tensor_info = {
   dim_names : string array;  (** [""] for a fixed one *)
 }
 
+type batching_info = {
+  policy : string;
+  dim : string;
+  why : string;
+  most : int;
+  gather_from : int;  (** 0: never *)
+  in_place : bool;
+  shared : string array;
+}
+
 type model_info = {
   model_name : string;
   engine : string;
@@ -35,6 +46,7 @@ type model_info = {
   max_slots : int;
   tensors : tensor_info array;
   carried : (string * tensor_info) array;  (** of each pair, output and input *)
+  batching : batching_info option;  (** [None]: the daemon said nothing of it *)
 }
 
 type place = {
@@ -60,6 +72,12 @@ external open_channel : request -> (handle * model_info * layout, int * string) 
 external close : handle -> int = "sidecaml_ml_close"
 (** Idempotent: 0, or {!taken}. *)
 
+type mapping = Mapping : ('a, 'b, Bigarray.c_layout) Bigarray.Array1.t -> mapping
+
+external show : handle -> mapping array -> int = "sidecaml_ml_show"
+(** [show handle mappings] has mappings of another segment of that size, and every view in them, show this one's. Negative
+    when it cannot; should that come late, they are zeros. No signal's handler runs meanwhile. *)
+
 external wait : handle -> (int[@untagged]) -> (int[@untagged]) -> (int[@untagged])
   = "sidecaml_ml_wait_byte" "sidecaml_ml_wait_native"
 (** [wait handle slot deadline_ns] *)
@@ -70,6 +88,18 @@ external wait_holding : handle -> (int[@untagged]) -> (int[@untagged]) -> (int[@
   = "sidecaml_ml_wait_holding_byte" "sidecaml_ml_wait_holding_native"
 (** [wait_holding handle slot deadline_ns] *)
 
+external wait_any : handle -> bool -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_wait_any_byte" "sidecaml_ml_wait_any_native"
+(** [wait_any handle hold deadline_ns] releases the lock unless it is to [hold] it. *)
+
+external wait_end : handle -> bool -> (int[@untagged]) -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_wait_end_byte" "sidecaml_ml_wait_end_native"
+(** [wait_end handle hold slot deadline_ns] gives nothing up. *)
+
+external claim_wait : handle -> bool -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_claim_wait_byte" "sidecaml_ml_claim_wait_native"
+(** [claim_wait handle hold deadline_ns] *)
+
 external message : handle -> int -> string = "sidecaml_ml_message"
 (** [message handle slot] of a failed request. *)
 
@@ -79,6 +109,9 @@ external gone : handle -> int * string = "sidecaml_ml_gone"
 (** {1 No allocation, no exception, a few microseconds at most} *)
 
 external is_open : handle -> bool = "sidecaml_ml_is_open" [@@noalloc]
+external is_intact : handle -> bool = "sidecaml_ml_is_intact" [@@noalloc]
+(** Whether the segment is still what it was: what was read of it before counts then. *)
+
 external closed : unit -> int = "sidecaml_ml_closed" [@@noalloc]
 external taken : unit -> int = "sidecaml_ml_taken" [@@noalloc]
 
@@ -110,6 +143,36 @@ external release : handle -> (int[@untagged]) -> (int[@untagged])
 external abandon : handle -> (int[@untagged]) -> (int[@untagged])
   = "sidecaml_ml_abandon_byte" "sidecaml_ml_abandon_native"
   [@@noalloc]
+
+external claim_run : handle -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_claim_run_byte" "sidecaml_ml_claim_run_native"
+  [@@noalloc]
+(** [claim_run handle most] *)
+
+external submit_run : handle -> (int[@untagged]) -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_submit_run_byte" "sidecaml_ml_submit_run_native"
+  [@@noalloc]
+(** [submit_run handle count deadline_ns] *)
+
+external ended : handle -> (int[@untagged]) -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_ended_byte" "sidecaml_ml_ended_native"
+  [@@noalloc]
+(** [ended handle slot most] *)
+
+external answered : handle -> (int[@untagged]) -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_answered_byte" "sidecaml_ml_answered_native"
+  [@@noalloc]
+(** [answered handle slot most] *)
+
+external release_run : handle -> (int[@untagged]) -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_release_run_byte" "sidecaml_ml_release_run_native"
+  [@@noalloc]
+(** [release_run handle slot count] *)
+
+external spin_any : handle -> (int[@untagged]) -> (int[@untagged])
+  = "sidecaml_ml_spin_any_byte" "sidecaml_ml_spin_any_native"
+  [@@noalloc]
+(** [spin_any handle spin_ns] *)
 
 external set_dims : handle -> int -> int -> int array -> int = "sidecaml_ml_set_dims" [@@noalloc]
 (** [set_dims handle slot tensor dims] *)

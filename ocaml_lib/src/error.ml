@@ -2,6 +2,7 @@ type code =
   | Engine
   | Bad_dims
   | Bad_strings
+  | Deadline
   | Unknown_model
   | Model_failed
   | Too_many_slots
@@ -26,6 +27,7 @@ type t =
   | Server_gone
   | Worker_crashed
   | Output_too_large of { outputs : (string * int array) list; text_bytes : int; message : string }
+  | Circuit_open of { since_ns : int; until_ns : int; failures : int; last : t }
   | Rejected of { code : code; message : string }
 
 exception Error of t
@@ -35,6 +37,7 @@ let numbers =
     (Engine, Abi.error_engine);
     (Bad_dims, Abi.error_bad_dims);
     (Bad_strings, Abi.error_bad_strings);
+    (Deadline, Abi.error_deadline);
     (Unknown_model, Abi.error_unknown_model);
     (Model_failed, Abi.error_model_failed);
     (Too_many_slots, Abi.error_too_many_slots);
@@ -83,19 +86,30 @@ let of_number n ~message =
   | None when n = Abi.error_output_too_large -> Output_too_large { outputs = []; text_bytes = 0; message }
   | None -> Rejected { code = code_of_number n; message }
 
-let to_number = function
-  | Rejected { code; message } -> (number code, message)
-  | Output_too_large { message; _ } -> (Abi.error_output_too_large, message)
-  | error -> (fst (List.find (fun (_, e) -> e = error) plain), "")
-
 let describe_plain error =
   let n, _ = List.find (fun (_, e) -> e = error) plain in
   Printf.sprintf "%s: %s" (name_of_number n) (text_of_number n)
 
-let to_string = function
-  | Rejected { code; message } -> Printf.sprintf "%s: %s" (code_name code) message
-  | Output_too_large { message; _ } -> Printf.sprintf "%s: %s" (name_of_number Abi.error_output_too_large) message
+let named n message = Printf.sprintf "%s: %s" (name_of_number n) message
+let seconds ns = float_of_int ns /. 1e9
+
+let rec to_string = function
+  | Rejected { code; message } -> named (number code) message
+  | Output_too_large { message; _ } -> named Abi.error_output_too_large message
+  | Circuit_open { since_ns; until_ns; failures; last } ->
+      named Abi.error_circuit_open (refused ~since_ns ~until_ns ~failures last)
   | error -> describe_plain error
+
+and refused ~since_ns ~until_ns ~failures last =
+  Printf.sprintf "%d calls in a row failed, so none is tried from %.3f s to %.3f s of CLOCK_MONOTONIC; the last failure: %s"
+    failures (seconds since_ns) (seconds until_ns) (to_string last)
+
+let to_number = function
+  | Rejected { code; message } -> (number code, message)
+  | Output_too_large { message; _ } -> (Abi.error_output_too_large, message)
+  | Circuit_open { since_ns; until_ns; failures; last } ->
+      (Abi.error_circuit_open, refused ~since_ns ~until_ns ~failures last)
+  | error -> (fst (List.find (fun (_, e) -> e = error) plain), "")
 
 let pp ppf error = Format.pp_print_string ppf (to_string error)
 let equal (a : t) b = a = b

@@ -8,6 +8,7 @@ type code =
   | Engine  (** the model failed on this request *)
   | Bad_dims  (** dimensions that the model or the channel does not take *)
   | Bad_strings  (** a string input whose table or text is not as the protocol says *)
+  | Deadline  (** the request could not have been answered by its deadline: it was not run *)
   | Unknown_model
   | Model_failed  (** the daemon could not load the model *)
   | Too_many_slots  (** more than the daemon allows *)
@@ -34,13 +35,16 @@ type t =
       (** The worker still runs a request that timed out in this slot, and may read its inputs. Try again later; do not
           write to the slot's inputs before. *)
   | Server_gone
-      (** The daemon or the channel's worker ended. The channel will not recover: open another. {!Backend.S.gone} tells
-          what the daemon said about it. *)
+      (** The daemon ended, or gave the channel up. {!Backend.S.reopen} opens the channel anew, and {!Resilient} does so by
+          itself. {!Backend.S.gone} tells what the daemon said about it. *)
   | Worker_crashed  (** The worker died while it ran this request. *)
   | Output_too_large of { outputs : (string * int array) list; text_bytes : int; message : string }
       (** The channel has no room for what the model gave: outputs that were larger than the largest size, with the
           dimensions that they had, and the most text that an output of strings had, 0 where that had room.
           {!Backend.S.run_growing} makes room. *)
+  | Circuit_open of { since_ns : int; until_ns : int; failures : int; last : t }
+      (** Only of {!Resilient}: so many calls in a row failed, the last of them with [last], so that none is tried until
+          [until_ns], a time of {!Backend.S.now_ns}; none has succeeded since [since_ns], when that began. *)
   | Rejected of { code : code; message : string }
       (** [message] is a sentence for people: what was asked, what is wrong with it, and what to do. *)
 

@@ -102,10 +102,20 @@ let fingerprint inputs outputs =
   String.get_int64_le (Digest.string (text inputs ^ "\n\n" ^ text outputs)) 0
 
 let model ?(max_slots = Abi.max_slots) name ~engine ~inputs ~outputs : Model.t =
-  { name; engine; state = Ready; fingerprint = fingerprint inputs outputs; max_slots; inputs; outputs; carried = [] }
+  { name; engine; state = Ready; fingerprint = fingerprint inputs outputs; max_slots; inputs; outputs; carried = []; batching = None }
 
 let failed_model name ~engine problem : Model.t =
-  { name; engine; state = Failed problem; fingerprint = 0L; max_slots = Abi.max_slots; inputs = []; outputs = []; carried = [] }
+  {
+    name;
+    engine;
+    state = Failed problem;
+    fingerprint = 0L;
+    max_slots = Abi.max_slots;
+    inputs = [];
+    outputs = [];
+    carried = [];
+    batching = None;
+  }
 
 let carry ~state model =
   let carried = Carried.carry model state in
@@ -327,11 +337,13 @@ module Requests (E : Engine) = struct
     ran : int array; (* of each slot, the engine's where its last request ran *)
     slots : int;
     states : state array;
+    told : bool array; (* of each slot: how its request ended *)
     mutable next : int;
     mutable is_open : bool;
     mutable takes_stamps : bool;
     stamps : int array array; (* of each slot: submitted, seen, started, finished *)
     taken : bool Atomic.t; (* some thread is in a call *)
+    attached : Tensor.t array ref; (* what the engine has: [whole], or that of another channel with the same engine *)
   }
 
   (* --- Open and close ---------------------------------------------------------------------------------------------- *)
@@ -382,7 +394,7 @@ module Requests (E : Engine) = struct
       let message = Printf.sprintf "model %s needs %d bytes for its tensors, which the machine has not" (Nearest.quoted model.name) bytes in
       Error (Error.Rejected { code = No_memory; message })
 
-  let make engine (model : Carried.t) ~slots ~dims ~text_bytes =
+  let make engine attached (model : Carried.t) ~slots ~dims ~text_bytes =
     let* tensors, state, whole = tensors_of model ~slots ~dims ~text_bytes in
     let ways = if Option.is_none state then 1 else State.places in
     let requests =
@@ -397,17 +409,28 @@ module Requests (E : Engine) = struct
         ran = Array.make slots 0;
         slots;
         states = Array.make slots Free;
+        told = Array.make slots false;
         next = 0;
         is_open = true;
         takes_stamps = false;
         stamps = Array.init slots (fun _ -> Array.make 4 0);
         taken = Atomic.make false;
+        attached;
       }
     in
     let views = Array.map (fun (t : Tensor.t) -> t.view) tensors in
     Ok ({ requests; model = model.visible; views; slots } : t Transport.opened)
 
-  let attach t = E.attach t.engine ~slots:(t.shapes.ways * t.slots) t.whole
+  (* A signal's handler may raise here, or anywhere between a switch and the first run after it: whichever channel goes on,
+     its next run attaches what it needs. *)
+  let attach t =
+    if !(t.attached) == t.whole then Ok ()
+    else begin
+      t.attached := [||];
+      let result = E.attach t.engine ~slots:(t.shapes.ways * t.slots) t.whole in
+      if Result.is_ok result then t.attached := t.whole;
+      result
+    end
 
   let too_many (model : Model.t) slots =
     let message =
@@ -416,12 +439,12 @@ module Requests (E : Engine) = struct
     in
     Error (Error.Rejected { code = Too_many_slots; message })
 
-  let open_model ~socket:_ ~timeout_ns:_ ~slots ~dims ~text_bytes ~policy:_ ~lock name =
+  let open_model ~socket:_ ~timeout_ns:_ ~slots ~dims ~text_bytes ~policy:_ ~lock ~priority:_ name =
     let* engine, model = E.open_model ~lock name in
     let opened =
       if slots > model.visible.max_slots then too_many model.visible slots
       else
-        let* opened = make engine model ~slots ~dims ~text_bytes in
+        let* opened = make engine (ref [||]) model ~slots ~dims ~text_bytes in
         Result.map (fun () -> opened) (attach opened.requests)
     in
     if Result.is_error opened then E.close engine;
@@ -435,7 +458,8 @@ module Requests (E : Engine) = struct
     Printexc.raise_with_backtrace exn backtrace
 
   (* [step t slot number dims], unless another thread is in a call or the channel is closed. A signal's handler may raise
-     wherever OCaml code allocates: the channel is left all the same. Steps are no closures: those would be allocated. *)
+     wherever OCaml code allocates, loops, or calls a function that ends in a call: the channel is left all the same. Steps
+     are no closures: those would be allocated. *)
   let guarded t step slot number dims =
     if Atomic.exchange t.taken true then Transport.taken
     else
@@ -458,10 +482,8 @@ module Requests (E : Engine) = struct
     0
 
   (* The successor has the same engine, which goes on with the tensors of [t] until it is switched. *)
-  let grow t ~dims ~text_bytes = make t.engine t.model ~slots:t.slots ~dims ~text_bytes
+  let grow t ~dims ~text_bytes = make t.engine t.attached t.model ~slots:t.slots ~dims ~text_bytes
 
-  (* Allocates nothing once the engine is attached: a signal's handler that raised there would have the channel with one's
-     tensors and the engine with the other's. *)
   let switch t ~by =
     let attached = ref (Ok ()) in
     let attach_now _ _ _ _ =
@@ -471,6 +493,17 @@ module Requests (E : Engine) = struct
     let code = guarded t attach_now 0 0 no_dims in
     match !attached with Error e -> Error e | Ok () -> if code = 0 then Ok 0 else Ok code
 
+  let begin_anew_now t _ _ _ =
+    Array.fill t.states 0 t.slots Free;
+    t.next <- 0;
+    (match t.state with Some state -> state.State.resets <- true | None -> ());
+    0
+
+  let begin_anew t = guarded t begin_anew_now 0 0 no_dims
+
+  (* There is nothing here that could have gone. *)
+  let reopen _ ~slots:_ ~dims:_ ~text_bytes:_ ~timeout_ns:_ = Error Error.Server_gone
+  let show _ _ = -Abi.error_server_gone
   let drop = give_memory_back
 
   let close t =
@@ -484,8 +517,9 @@ module Requests (E : Engine) = struct
   let stamp t slot stage = t.stamps.(slot).(stage) <- (if t.takes_stamps then Core.now_ns () else 0)
 
   let refusal t slot =
-    match t.state with
-    | Some state when not (State.fit state ~slot) -> State.other_dims state
+    match (attach t, t.state) with
+    | Error error, _ -> Some error
+    | _, Some state when not (State.fit state ~slot) -> State.other_dims state
     | _ -> Shapes.failure t.shapes t.whole slot
 
   let engine_slot t slot =
@@ -506,20 +540,24 @@ module Requests (E : Engine) = struct
     t.states.(slot) <- Free;
     stamp t slot started;
     let succeeded = runs t slot deadline in
+    t.told.(slot) <- false;
     stamp t slot finished;
     t.states.(slot) <- (if succeeded then Answered else Failed)
+
+  let after t slot = if slot + 1 = t.slots then 0 else slot + 1
 
   let run_in_turn t deadline =
     let slot = t.next in
     if t.states.(slot) <> Free then -Abi.error_full
     else begin
       run_slot t slot deadline;
-      t.next <- (if slot + 1 = t.slots then 0 else slot + 1);
+      t.next <- after t slot;
       slot
     end
 
   (* A failure is told once, and leaves the slot free. *)
   let outcome t slot =
+    t.told.(slot) <- true;
     match t.states.(slot) with
     | Answered -> 0
     | Free -> -Abi.error_invalid
@@ -543,12 +581,50 @@ module Requests (E : Engine) = struct
   let claim_now t _ _ _ = if t.states.(t.next) = Free then t.next else -Abi.error_full
   let await_now t slot _ _ = outcome t slot
 
+  (* From the oldest on: the slot whose turn comes next was used longest ago. *)
+  let rec untold t slot left =
+    if left = 0 then -Abi.error_invalid
+    else if t.states.(slot) <> Free && not t.told.(slot) then begin
+      t.told.(slot) <- true;
+      slot
+    end
+    else untold t (after t slot) (left - 1)
+
+  let await_any_now t _ _ _ = untold t t.next t.slots
+
+  let rec count t slot most wanted = if most > 0 && t.states.(slot) = wanted then 1 + count t (after t slot) (most - 1) wanted else 0
+
+  let claim_run_now t most _ _ =
+    let free = count t t.next (min most t.slots) Free in
+    if free = 0 then -Abi.error_full else free
+
+  (* The first one's slot, and no request beyond those that may be run. *)
+  let rec submit_run_now t wanted deadline _ =
+    let slot = run_in_turn t deadline in
+    if slot >= 0 && wanted > 1 then ignore (submit_run_now t (wanted - 1) deadline no_dims);
+    slot
+
+  let rec answered_now t slot most _ =
+    if most > 0 && t.states.(slot) = Answered then begin
+      t.told.(slot) <- true;
+      let next = after t slot in
+      (* After the newest comes the oldest. *)
+      if next = t.next then 1 else 1 + answered_now t next (most - 1) no_dims
+    end
+    else 0
+
   let release_now t slot _ _ =
     if t.states.(slot) <> Answered then -Abi.error_invalid
     else begin
       t.states.(slot) <- Free;
       0
     end
+
+  let rec release_run_now t slot left _ =
+    if left = 0 then 0
+    else
+      let result = release_now t slot 0 no_dims in
+      if result < 0 then result else release_run_now t (after t slot) (left - 1) no_dims
 
   let abandon_now t slot _ _ =
     if t.states.(slot) = Free then -Abi.error_invalid
@@ -561,6 +637,14 @@ module Requests (E : Engine) = struct
   let submit t deadline = guarded t submit_now 0 deadline no_dims
   let claim t = guarded t claim_now 0 0 no_dims
   let await t slot deadline = guarded t await_now slot deadline no_dims
+  let await_any t deadline = guarded t await_any_now 0 deadline no_dims
+  let claim_wait t _ = claim t
+  let await_end _ _ _ = ()
+  let claim_run t most = guarded t claim_run_now most 0 no_dims
+  let submit_run t wanted deadline = guarded t submit_run_now wanted deadline no_dims
+  let ended _ _ most = most
+  let answered t slot most = guarded t answered_now slot (min most t.slots) no_dims
+  let release_run t slot left = guarded t release_run_now slot left no_dims
   let poll = await
   let release t slot = guarded t release_now slot 0 no_dims
   let abandon t slot = guarded t abandon_now slot 0 no_dims
@@ -608,6 +692,8 @@ module Requests (E : Engine) = struct
     else Transport.closed
 
   let gone _ = None
+  let gone_error _ = None
+  let is_intact t = t.is_open
 end
 
 module Make (E : Engine) = struct

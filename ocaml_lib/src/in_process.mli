@@ -61,8 +61,8 @@ module type Engine = sig
   val attach : t -> slots:int -> Tensor.t array -> (unit, Error.t) result
   (** [attach t ~slots tensors] is called before any run: inputs come first, in the order of the whole model. State that
       is carried lies in tensors as any other; each slot of a channel is then two here, which differ only in where the state
-      is read and where it is written. Called again when the channel grew: the tensors before are not to be looked at any
-      more. *)
+      is read and where it is written. Called again when the channel grew, and after it raised: the tensors before are not
+      to be looked at any more. *)
 
   val run : t -> slot:int -> deadline_ns:int -> bool
   (** [run t ~slot ~deadline_ns] runs the request in the slot, until a time of {!Backend.S.now_ns} (0: none); whether it

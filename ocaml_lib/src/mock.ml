@@ -74,8 +74,8 @@ end =
 
 include Base
 
-let open_model ?socket ?timeout_ns ?slots ?dims ?text_bytes ?policy ?lock name =
-  let opened = Base.open_model ?socket ?timeout_ns ?slots ?dims ?text_bytes ?policy ?lock name in
+let open_model ?socket ?timeout_ns ?slots ?dims ?text_bytes ?policy ?lock ?priority name =
+  let opened = Base.open_model ?socket ?timeout_ns ?slots ?dims ?text_bytes ?policy ?lock ?priority name in
   Result.iter (fun t -> Engine.belongs_to (Base.engine t) (Base.inside t)) opened;
   opened
 

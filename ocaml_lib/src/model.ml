@@ -3,6 +3,16 @@ type tensor = { name : string; dtype : string; shape : dim array }
 type carried = { input : tensor; output : string }
 type state = Ready | Loading | Failed of string
 
+type batching = {
+  policy : string;
+  most : int;
+  dim : string option;
+  in_place : bool;
+  gather_from : int option;
+  shared : string list;
+  why : string;
+}
+
 type t = {
   name : string;
   engine : string;
@@ -12,6 +22,7 @@ type t = {
   inputs : tensor list;
   outputs : tensor list;
   carried : carried list;
+  batching : batching option;
 }
 
 let shape sizes names = Array.map2 (fun size name -> if size < 0 then Dynamic name else Fixed size) sizes names

@@ -22,6 +22,23 @@ type state =
   | Loading
   | Failed of string  (** why *)
 
+type batching = {
+  policy : string;
+      (** what a batch may do to an answer: ["exact"] (nothing, bit for bit), ["ulp N"] (floats differ by at most [N] units in
+          the last place), ["any"] (untested), or ["off"] *)
+  most : int;  (** rows that one run takes; 1: requests run one by one *)
+  dim : string option;  (** the dynamic dimension that counts rows; [None] where none does, or none was looked for *)
+  in_place : bool;  (** whether tensors whose rows are a multiple of 16 bytes are run where they lie, in slots side by side, without a
+          copy; the others are copied, as soon as there are as many neighbours as [sidecaml describe] tells *)
+  gather_from : int option;
+      (** the fewest requests that are copied together to be run as one, where they cannot be run in place, as those of several
+          channels cannot; [None]: they never are *)
+  shared : string list;  (** inputs that only requests which are equal in them, bit for bit, are run together *)
+  why : string;  (** what limits [most], or why requests run one by one; [""] where nothing does but the configuration *)
+}
+(** How requests that wait at the same time are run together, as was found out when the model was loaded. More than [most] of
+    one row in flight gain nothing more. Which sizes of other dynamic dimensions go together, [sidecaml describe] tells. *)
+
 type t = {
   name : string;
   engine : string;  (** what runs it: "onnx" *)
@@ -31,6 +48,9 @@ type t = {
   inputs : tensor list;  (** in the model's order; empty unless [Ready] *)
   outputs : tensor list;
   carried : carried list;  (** what is not among them *)
+  batching : batching option;
+      (** [None] where nobody runs requests together: {!In_process}, {!Mock}, [Sidecaml_ffi]. Of a model that is not [Ready],
+          "off" *)
 }
 
 val shape : int array -> string array -> dim array

@@ -7,4 +7,6 @@ module Backend = Backend
 module Ipc = Ipc
 module In_process = In_process
 module Mock = Mock
+module Breaker = Breaker
+module Resilient = Resilient
 include Ipc

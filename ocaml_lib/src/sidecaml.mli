@@ -24,6 +24,8 @@ module Backend = Backend
 module Ipc = Ipc
 module In_process = In_process
 module Mock = Mock
+module Breaker = Breaker
+module Resilient = Resilient
 
 include Backend.S with type t = Ipc.t
 (** @inline *)

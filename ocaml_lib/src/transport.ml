@@ -25,6 +25,7 @@ module type S = sig
     text_bytes:int option ->
     policy:Backend.policy ->
     lock:Backend.lock ->
+    priority:Backend.priority ->
     string ->
     (t opened, Error.t) result
 
@@ -33,6 +34,17 @@ module type S = sig
 
   val switch : t -> by:t -> (int, Error.t) result
   (* The model is run on the successor's memory from now on; after another result than [Ok 0], on that of [t] as before. *)
+
+  val begin_anew : t -> int
+  (* What is under way is given up and state that is carried starts anew; or [server_gone] where another has to be opened
+     for that. *)
+
+  val reopen : t -> slots:int -> dims:(string * int) list -> text_bytes:int option -> timeout_ns:int -> (t opened, Error.t) result
+  (* What may become a successor of that size; [t] is as it was. *)
+
+  val show : t -> View.t array -> int
+  (* Has views of the same layout show the memory of [t] from now on, where they are: of a signal's handler that raises,
+     none or all. *)
 
   val drop : t -> unit
   (* Gives the memory back of what has a successor, or was to become one. *)
@@ -45,6 +57,32 @@ module type S = sig
      only signal handlers and the model's own OCaml code may cause, the request is given up. *)
 
   val claim : t -> int
+
+  val claim_wait : t -> int -> int
+  (* Until a deadline or 0, while it is [busy]. *)
+
+  val await_any : t -> int -> int
+  (* The slot of a request whose end was not told yet: of those that have ended, or are past their own deadline. [invalid]
+     when there is none, [timeout] at the deadline. *)
+
+  val claim_run : t -> int -> int
+  (* How many slots may be filled from the next on, at most so many. *)
+
+  val submit_run : t -> int -> int -> int
+  (* Of (count, deadline): as [submit], so many at once. *)
+
+  val await_end : t -> int -> int -> unit
+  (* Of (slot, deadline): until the request has ended, or until then, and nobody is told. *)
+
+  val ended : t -> int -> int -> int
+  (* Of (slot, most): how many have ended, well or not, one after the other from there on, and nobody is told. *)
+
+  val answered : t -> int -> int -> int
+  (* Of (slot, most): how many have succeeded, one after the other from there on. *)
+
+  val release_run : t -> int -> int -> int
+  (* Of (slot, count). *)
+
   val submit : t -> int -> int
   val await : t -> int -> int -> int
   val poll : t -> int -> int -> int
@@ -70,4 +108,6 @@ module type S = sig
   val set_stamps : t -> bool -> int
   val stamps : t -> int -> int array -> int
   val gone : t -> string option
+  val gone_error : t -> Error.t option
+  val is_intact : t -> bool
 end

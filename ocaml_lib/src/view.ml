@@ -119,6 +119,22 @@ let remap (View v) ~is_output (signature : Model.tensor) places =
 
 let clear (View v) = Core.give_back v.base
 
+(* --- Taken over by another segment ---------------------------------------------------------------------------------- *)
+
+(* One for each kind, as many as there are mappings. *)
+let mappings views =
+  let add found (View v) =
+    let kind = Array1.kind v.base in
+    let is_known (Core.Mapping base) = Option.is_some (same_kind (Array1.kind base) kind) in
+    if List.exists is_known found then found else Core.Mapping v.base :: found
+  in
+  Array.of_list (Array.fold_left add [] views)
+
+let same_layout (View a) (View b) =
+  Option.is_some (Dtype.equal a.dtype b.dtype)
+  && a.place = b.place && a.is_output = b.is_output
+  && Array1.size_in_bytes a.base = Array1.size_in_bytes b.base
+
 (* --- Looking ------------------------------------------------------------------------------------------------------ *)
 
 let name (View v) = v.signature.name

@@ -21,6 +21,12 @@ val remap : t -> is_output:bool -> Model.tensor -> int array -> t
 (** [remap view ~is_output signature places] is a tensor of that signature in the memory of [view]: slot [i] is the place
     of that one's slot [places.(i)]. *)
 
+val mappings : t array -> Core.mapping array
+(** [mappings views] are those that one channel's views lie in. *)
+
+val same_layout : t -> t -> bool
+(** [same_layout a b]: whether their tensors are of one type and lie at the same place in segments of one size. *)
+
 val clear : t -> unit
 (** [clear view] makes every slot of one that was allocated zeros, and gives its memory back. *)
 

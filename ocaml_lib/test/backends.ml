@@ -64,4 +64,13 @@ module Mock = struct
   let too_large = Sidecaml.Error.No_memory
 end
 
-let all = [ (module Daemon : S); (module In_process); (module Mock) ]
+module Resilient = struct
+  include Sidecaml.Resilient.With_fallback (Sidecaml.Resilient.Default) (Sidecaml) (Sidecaml_ffi)
+
+  let label = "resilient"
+  let socket = Support.Daemon.shared
+  let computes _ = true
+  let too_large = Sidecaml.Error.Limit
+end
+
+let all = [ (module Daemon : S); (module In_process); (module Mock); (module Resilient) ]

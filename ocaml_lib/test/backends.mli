@@ -19,4 +19,7 @@ module Daemon : S
 module In_process : S
 module Mock : S
 
+module Resilient : S
+(** The daemon, behind {!Sidecaml.Resilient}. *)
+
 val all : (module S) list

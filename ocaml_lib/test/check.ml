@@ -33,6 +33,16 @@ let rejected what (outcome : ('a, Error.t) result) code parts =
 let ok what outcome = Alcotest.check (result Alcotest.unit) what (Ok ()) outcome
 let fails what error_wanted outcome = Alcotest.check (result Alcotest.unit) what (Error error_wanted) outcome
 
+(* The client gave up, or the worker knew beforehand. *)
+let too_late what = function
+  | Error (Error.Timeout | Error.Rejected { code = Deadline; _ }) -> ()
+  | Ok () -> Alcotest.failf "%s: it was answered" what
+  | Error e -> Alcotest.failf "%s: %s" what (Error.to_string e)
+
+(* What depends on this process, or the worker, being run at some moment, on a machine that may stand still then: a fault
+   shows each time. *)
+let rec patiently ?(tries = 5) body () = try body () with _ when tries > 1 -> patiently ~tries:(tries - 1) body ()
+
 let with_model ?slots ?dims ?text_bytes ?policy ?lock name f =
   Sidecaml.with_model_exn ~socket:(Support.Daemon.shared ()) ?slots ?dims ?text_bytes ?policy ?lock name f
 

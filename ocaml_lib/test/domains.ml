@@ -20,6 +20,28 @@ let each_domain_has_its_channel () =
   in
   List.iter Domain.join (List.init 3 (fun i -> Domain.spawn (body i)))
 
+module Pool = Sidecaml_pool.Make (Sidecaml)
+
+(* As many channels as domains: none waits. *)
+let a_pool_has_one_for_each_domain () =
+  let pool = Pool.create_exn ~socket:(Support.Daemon.shared ()) ~slots:8 ~size:3 "digits" in
+  let body i () =
+    match Pool.try_with_channel pool @@ fun m ->
+      let images = Array.init 8 (fun slot -> Sidecaml.input2 ~slot m "image" Float32) in
+      let scores = Array.init 8 (fun slot -> Sidecaml.output2 ~slot m "scores" Float32) in
+      let fill slot value = Array2.fill images.(slot) value in
+      let answer slot value outcome =
+        if outcome <> Ok () || scores.(slot).{0, 5} <> 2. *. value then failwith "another domain's answer"
+      in
+      Sidecaml.iter m ~fill ~answer (Seq.map (fun n -> float_of_int ((1000 * i) + n)) (List.to_seq (List.init 400 Fun.id)))
+    with
+    | Ok (Ok ()) -> ()
+    | Ok (Error e) | Error e -> failwith (Sidecaml.Error.to_string e)
+  in
+  List.iter Domain.join (List.init 3 (fun i -> Domain.spawn (body i)));
+  Alcotest.(check int) "all are back" 3 (Pool.free pool);
+  Pool.close pool
+
 (* A minor collection stops every domain, and a call that holds the lock would make it wait. *)
 let collections_go_on_during_a_call policy () =
   with_model ~policy "slow" @@ fun m ->
@@ -73,6 +95,7 @@ let () =
       ( "domains",
         [
           case "each domain has its channel" each_domain_has_its_channel;
+          case "a pool has one for each domain" a_pool_has_one_for_each_domain;
           case "collections go on during a call that sleeps" (collections_go_on_during_a_call `Block);
           case "collections go on during a call that spins" (collections_go_on_during_a_call `Spin);
           case "a channel in use is refused" a_channel_in_use_is_refused;

@@ -49,6 +49,42 @@ module Make (B : Backends.S) = struct
     Alcotest.(check (float 0.)) "without a timeout" 0. (words_of calls (fun () -> round 0));
     Alcotest.(check (float 0.)) "with a timeout" 0. (words_of calls (fun () -> round (60 * second_ns)))
 
+  let any_allocates_nothing () =
+    with_model ~slots:2 "digits" @@ fun m ->
+    let claimed () = match Sidecaml.claim_wait m with Ok slot -> slot | Error e -> failwith (Error.to_string e) in
+    let round await_any () =
+      expect_ok (Sidecaml.submit m (claimed ()));
+      match await_any () with
+      | Error e -> failwith (Error.to_string e)
+      | Ok slot ->
+          expect_ok (Sidecaml.await m slot);
+          Sidecaml.release m slot
+    in
+    Alcotest.(check (float 0.)) "await_any" 0. (words_of calls (round (fun () -> Sidecaml.await_any m)));
+    let await_any () = Sidecaml.await_any_for m ~timeout_ns:(60 * second_ns) in
+    Alcotest.(check (float 0.)) "await_any_for" 0. (words_of calls (round await_any))
+
+  (* The words of a call, and none for an item. *)
+  let items_allocate_nothing () =
+    with_model ~slots:8 "digits" @@ fun m ->
+    let images = Array.init 8 (fun slot -> Sidecaml.input2 ~slot m "image" Float32) in
+    let left = ref 0 in
+    let rec items () =
+      decr left;
+      if !left < 0 then Seq.Nil else node
+    and node = Seq.Cons ("item", items) in
+    let fill slot _ = Array2.unsafe_set images.(slot) 0 0 1. in
+    let answer _ _ outcome = expect_ok outcome in
+    let words ?window count =
+      left := count;
+      let before = Gc.minor_words () in
+      expect_ok (Sidecaml.iter ?window m ~fill ~answer items);
+      Gc.minor_words () -. before
+    in
+    ignore (words 100);
+    Alcotest.(check (float 0.)) "words" (words 100) (words calls);
+    Alcotest.(check (float 0.)) "words, filled ahead" (words ~window:4 100) (words ~window:4 calls)
+
   (* The same dimensions each time, as those of a stream of batches of one size. *)
   let dims_that_repeat_allocate_nothing () =
     with_model ~dims:[ ("N", 8) ] "dynamic_mlp" @@ fun m ->
@@ -135,10 +171,14 @@ module Make (B : Backends.S) = struct
       group "allocation"
         [
           case "calls allocate nothing" calls_allocate_nothing; case "steps allocate nothing" steps_allocate_nothing;
+          case "any allocates nothing" any_allocates_nothing;
           case "dims that repeat allocate nothing" dims_that_repeat_allocate_nothing;
           case "state that is carried allocates nothing" state_that_is_carried_allocates_nothing;
         ];
     ]
+
+  (* Not of what notes how far a sequence has come. *)
+  let tests_of_items = [ group "items" [ case "items allocate nothing" items_allocate_nothing ] ]
 end
 
 (* --- Of a daemon's ------------------------------------------------------------------------------------------------ *)

@@ -26,6 +26,21 @@ module Make (B : Backends.S) = struct
     let described = Sidecaml.describe_exn ~socket:(socket ()) "digits" in
     Alcotest.(check bool) "as when opened" true (Sidecaml.model m = described)
 
+  let how_requests_are_batched_is_told () =
+    let batching name = (Sidecaml.describe_exn ~socket:(socket ()) name).batching in
+    let is_a_daemon = B.label = "daemon" || B.label = "resilient" in
+    match (batching "dynamic_mlp", batching "digits") with
+    | Some rows, Some fixed ->
+        Alcotest.(check bool) "by a daemon" true is_a_daemon;
+        Alcotest.(check (pair string (option string))) "exact, by rows" ("exact", Some "N") (rows.policy, rows.dim);
+        Alcotest.(check bool) "several" true (rows.most > 1);
+        Alcotest.(check bool) "rows of 64 floats lie side by side" true rows.in_place;
+        Alcotest.(check (list string)) "nothing is shared" [] rows.shared;
+        Alcotest.(check (pair int (option string))) "one by one" (1, None) (fixed.most, fixed.dim);
+        Alcotest.(check bool) "why" true (fixed.why <> "")
+    | None, None -> Alcotest.(check bool) "by nobody" false is_a_daemon
+    | _ -> Alcotest.fail "of one model only"
+
   let an_unknown_model_is_named_with_the_nearest () =
     let socket = socket () in
     rejected "open" (Sidecaml.open_model ~socket "digitz") Unknown_model [ "digitz"; "digits" ];
@@ -93,6 +108,7 @@ module Make (B : Backends.S) = struct
         [
           case "models are listed" models_are_listed;
           case "a model is described" a_model_is_described;
+          case "how requests are batched is told" how_requests_are_batched_is_told;
           case "an unknown model is named with the nearest" an_unknown_model_is_named_with_the_nearest;
           case "limits are kept" limits_are_kept;
           case "senseless arguments are misuse" senseless_arguments_are_misuse;

@@ -235,5 +235,7 @@ The programs of the README and of the tutorial:
   text: haha
   text: cafécafé
   found: 40
+  $ ../examples/throughput.exe 3000 2>/dev/null
+  3000 of 3000 answers are right
 
   $ stop_daemon

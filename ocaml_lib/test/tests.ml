@@ -5,13 +5,17 @@ module Of_every_backend (B : Backends.S) = struct
   module Views = Views.Make (B)
   module Calls = Calls.Make (B)
   module Slots = Slots.Make (B)
+  module Windows = Windows.Make (B)
+  module Pools = Pools.Make (B)
   module Memory = Memory.Make (B)
   module State = State.Make (B)
   module Growing = Growing.Make (B)
   module Strings = Strings.Make (B)
+  module Reopening = Reopening.Make (B)
 
   let tests =
-    Opening.tests @ Views.tests @ Strings.tests @ Growing.tests @ Calls.tests @ Slots.tests @ Memory.tests @ State.tests
+    Opening.tests @ Reopening.tests @ Views.tests @ Strings.tests @ Growing.tests @ Calls.tests @ Slots.tests @ Windows.tests
+    @ Pools.tests @ Memory.tests @ State.tests
 end
 
 let tests_of (module B : Backends.S) =
@@ -29,14 +33,16 @@ end
 
 module Of_the_daemon = Of_real_models (Backends.Daemon)
 module In_this_process = Of_real_models (Backends.In_process)
+module Of_the_resilient = Of_real_models (Backends.Resilient)
 
 let of_the_daemon =
-  Opening.tests @ Calls.tests @ Slots.tests @ Memory.tests @ Signals.tests @ Threads.tests @ Death.tests
+  Opening.tests @ Calls.tests @ Slots.tests @ Windows.tests @ Pools.tests @ Memory.tests @ Signals.tests @ Threads.tests @ Death.tests @ Reopening.tests
+  @ Breakers.tests @ Resilience.tests
 
 let tests =
   Values.tests @ Conversions.tests @ Npy_files.tests @ Tensor_protos.tests @ List.concat_map tests_of Backends.all
   @ Growing.tests @ Of_the_daemon.tests
-  @ In_this_process.tests @ In_process.tests @ State.tests @ of_the_daemon
+  @ In_this_process.tests @ Of_the_daemon.Memory.tests_of_items @ In_this_process.Memory.tests_of_items @ Of_the_resilient.tests @ In_process.tests @ State.tests @ of_the_daemon
 
 let no_child_is_left () =
   match Unix.waitpid [ WNOHANG ] (-1) with

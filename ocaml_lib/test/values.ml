@@ -4,8 +4,9 @@ open Check
 module Dtype = Sidecaml.Dtype
 module Model = Sidecaml.Model
 
-(* The codes of a request that is still under way: nobody outside the library gets to see them. *)
-let is_internal name = List.mem name [ "PENDING"; "AGAIN" ]
+(* The codes of a request that is still under way, which nobody outside the library gets to see, and what a number and a
+   message alone cannot tell. *)
+let is_internal name = List.mem name [ "PENDING"; "AGAIN"; "CIRCUIT_OPEN" ]
 
 let every_number_of_the_table_has_a_name () =
   for n = 1 to 200 do
@@ -25,6 +26,8 @@ let messages_tell () =
   mentions "busy" (Error.to_string Busy) [ "BUSY"; "timed out" ];
   mentions "gone" (Error.to_string Server_gone) [ "SERVER_GONE"; "open again" ];
   mentions "crashed" (Error.to_string Worker_crashed) [ "WORKER_CRASHED"; "died" ];
+  let refused = Error.Circuit_open { since_ns = 5_000_000_000; until_ns = 6_500_000_000; failures = 3; last = Server_gone } in
+  mentions "circuit" (Error.to_string refused) [ "CIRCUIT_OPEN: 3 calls"; "from 5.000 s to 6.500 s"; "SERVER_GONE" ];
   let unknown = Error.of_number 20 ~message:"no model \"x\"" in
   Alcotest.(check string) "rejected" "UNKNOWN_MODEL: no model \"x\"" (Error.to_string unknown);
   mentions "printer" (Printexc.to_string (Error.Error unknown)) [ "Sidecaml.Error.Error"; "no model" ]
@@ -70,6 +73,7 @@ let model : Model.t =
     inputs = [ { name = "x"; dtype = "float32"; shape = [| Dynamic "N"; Fixed 64; Dynamic "M" |] } ];
     outputs = [ { name = "y"; dtype = "bool"; shape = [||] }; { name = "z"; dtype = "int8"; shape = [| Dynamic "N" |] } ];
     carried = [ { input = { name = "h"; dtype = "float32"; shape = [| Dynamic "M"; Dynamic "K" |] }; output = "g" } ];
+    batching = None;
   }
 
 let models_print_well () =

@@ -58,6 +58,17 @@ class Counter:
 
 
 counter = Counter()
+
+
+class Slow(Counter):
+    """Tells how often it was called, and takes as many seconds as it is told."""
+
+    def __call__(self, x: Float32[1]) -> Int64[()]:
+        time.sleep(float(x[0]))
+        return super().__call__(x)
+
+
+slow = Slow()
 DATA = 3
 
 
@@ -137,6 +148,11 @@ def interrupts(x: Float32[1]) -> Float32[1]:
     return x
 
 
+def eats(x: Float32[1]) -> Float32[1]:
+    bytearray(b"1") * (int(x[0]) << 20)
+    return x
+
+
 def ends(x: Float32[1]) -> Float32[1]:
     if x[0]:
         os._exit(7)
@@ -147,6 +163,10 @@ def prints(x: Float32[1]) -> Float32[1]:
     print("printed by a model")
     os.write(1, b"written by a model\n")
     return x
+
+
+def ends_whatever_comes(a, b, c, d, e, f):  # noqa: PLR0917 - one of each type
+    os._exit(7)
 
 
 def forks(x: Float32[1]) -> Int64[()]:

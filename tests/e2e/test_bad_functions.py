@@ -66,10 +66,10 @@ def ask(channel: Channel, value: float) -> float:
 def serve(daemon: StartDaemon, tmp_path: Path) -> Iterator[Callable[..., Pair]]:
     pairs: list[Pair] = []
 
-    def start(function: str, extra: str = "") -> Pair:
+    def start(function: str, extra: str = "", limits: str = "") -> Pair:
         config = tmp_path / "sidecaml.toml"
         config.write_text(
-            f'[models.bad]\nengine = "python"\ncallable = "hooks:{function}"\n'
+            f'[limits]\n{limits}\n[models.bad]\nengine = "python"\ncallable = "hooks:{function}"\n'
             f'python_path = ["{CALLABLES}"]\n{extra}\n'
         )
         neighbour = models.identity("float32", (1,), tmp_path / "neighbour.onnx")
@@ -110,30 +110,30 @@ def test_a_failing_function_costs_its_request(
 def test_a_function_that_ends_its_process_costs_one_worker(
     serve: Callable[..., Pair], function: str, expected: str
 ) -> None:
-    pair = serve(function)
-    said = pair.fails(pair.open(), ErrorCode.SERVER_GONE)
-    assert f"the worker of model 'bad' {expected}" in said
+    pair = serve(function, limits="max_attempts = 1")
+    said = pair.fails(pair.open(), ErrorCode.WORKER_CRASHED)
+    assert "1 workers died while they ran this request" in said
+    pair.running.wait_logged(expected)
     pair.recovers()
 
 
 @pytest.mark.parametrize("function", ["never_returns", "holds_the_interpreter", "backtracks"])
 def test_a_function_that_never_returns_is_ended(serve: Callable[..., Pair], function: str) -> None:
-    pair = serve(function, f"longest_run_s = {LONGEST_RUN_S}")
+    pair = serve(function, f"longest_run_s = {LONGEST_RUN_S}", limits="max_attempts = 1")
     started = time.monotonic()
-    said = pair.fails(pair.open(), ErrorCode.SERVER_GONE)
+    pair.fails(pair.open(), ErrorCode.WORKER_CRASHED)
     assert time.monotonic() - started > LONGEST_RUN_S
     expected = f"was killed, because one request ran for longer than longest_run_s = {LONGEST_RUN_S}"
-    assert f"the worker of model 'bad' {expected}" in said
-    assert expected in pair.running.log()
+    pair.running.wait_logged(expected)
     pair.recovers()
 
 
 def test_a_worker_that_was_idle_for_longer_is_left_alone(serve: Callable[..., Pair]) -> None:
-    pair = serve("sleeps", "longest_run_s = 0.6")
+    pair = serve("sleeps", "longest_run_s = 2")
     channel = pair.open()
-    time.sleep(1.5)
-    for _ in range(4):
-        assert ask(channel, 0.3) == pytest.approx(0.3)
+    time.sleep(2.5)
+    for _ in range(25):
+        assert ask(channel, 0.1) == pytest.approx(0.1)
     assert pair.running.workers() == pair.workers
 
 
@@ -156,8 +156,7 @@ def test_a_forked_child_never_answers(serve: Callable[..., Pair], function: str)
         assert all(is_alive(child) for child in children)
         bad = parent_of(children[0])
         os.kill(bad, 9)
-        with pytest.raises(SidecamlError, match="the worker of model 'bad' was killed by SIGKILL"):
-            ask(channel, 0)
+        assert ask(channel, 0) not in (0, *children)
     wait_until("the children end", lambda: not any(is_alive(child) for child in children))
 
 

@@ -18,7 +18,7 @@ import models
 import msgpack
 import numpy as np
 import pytest
-from channels import attach, double, open_channel, serves_others, submit_slow
+from channels import attach, double, open_channel, products_of, serves_others, submit_running
 from conftest import StartDaemon
 from daemon_process import Daemon, RawClient, environment, wait_until
 
@@ -46,7 +46,8 @@ def one_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
             "SIDECAML_MAX_CHANNELS": "6",
             "SIDECAML_MAX_CHANNELS_PER_CONNECTION": "4",
             "SIDECAML_MAX_SEGMENT_BYTES": str(2**40),
-            "SIDECAML_HELLO_TIMEOUT_S": "1",
+            "SIDECAML_MAX_BYTES_PER_USER": str(2**41),
+            "SIDECAML_HELLO_TIMEOUT_S": "3",
             "SIDECAML_SEND_TIMEOUT_S": "1",
         },
     )
@@ -105,6 +106,12 @@ def test_an_unknown_op_gets_the_nearest_name(client: RawClient) -> None:
     )
 
 
+@pytest.mark.parametrize("priority", ["urgent", "", 1, None, ["high"]])
+def test_an_unknown_priority_is_refused(client: RawClient, priority: object) -> None:
+    name, sentence = client.refused("open", model="scalar", slots=1, priority=priority)
+    assert (name, "priority: expected one of normal, high, got" in sentence) == ("PROTOCOL", True)
+
+
 def test_an_op_before_hello_is_refused(served: Daemon) -> None:
     with RawClient(served.socket, hello=False) as client:
         for op in ("open", "describe", "close", "ping", "channels", "inspect"):
@@ -138,7 +145,8 @@ def test_a_segment_too_large_for_shared_memory_says_what_was_wanted_and_what_is_
     name, sentence = client.refused("open", model="mlp", slots=1, dims={"N": rows})
     assert name == "NO_SPACE"
     assert "bytes" in sentence
-    assert "/dev/shm has" in sentence
+    # Of the two, the one that has less.
+    assert "/dev/shm has" in sentence or "memory has" in sentence
 
 
 def test_a_segment_beyond_all_numbers_is_refused(client: RawClient) -> None:
@@ -232,7 +240,12 @@ def test_the_channels_of_a_client_that_sends_garbage_end_with_it(served: Daemon)
 def test_descriptors_that_a_client_sends_are_closed(client: RawClient) -> None:
     read, write = os.pipe()
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [write] * 8))]
-    client.sock.sendmsg([messages.pack({"id": 77, "op": "ping"})], rights)
+    ping = messages.pack({"id": 77, "op": "ping"})
+    try:
+        client.sock.sendmsg([ping], rights)
+    except PermissionError:
+        # From Linux 6.16 on they do not even get there.
+        client.sock.send(ping)
     os.close(write)
     assert client.next().body["ok"] is True
     # End-of-file: the daemon holds no copy.
@@ -253,7 +266,7 @@ def test_a_client_that_never_reads_is_sent_away(served: Daemon) -> None:
 def test_a_client_that_never_says_hello_is_sent_away(served: Daemon) -> None:
     with RawClient(served.socket, hello=False) as client:
         reply = client.next().body
-        assert (reply["error"], reply["message"]) == ("PROTOCOL", "no hello within 1 s")
+        assert (reply["error"], reply["message"]) == ("PROTOCOL", "no hello within 3 s")
         assert client.at_end()
 
 
@@ -443,7 +456,7 @@ def test_requests_that_come_faster_than_answers_wait_their_turn(served: Daemon) 
         flood.join()
 
 
-def test_a_worker_that_dies_while_a_channel_opens_is_an_error_reply(
+def test_a_channel_that_opens_while_the_worker_dies_gets_the_next_one(
     daemon: StartDaemon, tmp_path: Path
 ) -> None:
     running = daemon({"scalar": models.scalar(tmp_path / "s.onnx")})
@@ -453,10 +466,10 @@ def test_a_worker_that_dies_while_a_channel_opens_is_an_error_reply(
         messages.send(client.sock, {"id": 50, "op": "open", "model": "scalar", "slots": 1})
         assert not client.readable(0.3)
         os.kill(worker, signal.SIGKILL)
-        reply = client.next().body
-        assert (reply["id"], reply["error"]) == (50, "WORKER_CRASHED")
-        assert "was killed by SIGKILL" in reply["message"]
-        client.open("scalar").close_fds()
+        reply = client.next()
+        reply.close_fds()
+        assert (reply.body["id"], reply.body["ok"]) == (50, True)
+        assert worker not in {row["worker_pid"] for row in client.ok("channels")["channels"]}
     assert serves_others(running)
 
 
@@ -465,9 +478,9 @@ def test_an_open_that_a_busy_worker_does_not_get_to_times_out(daemon: StartDaemo
         "slow": models.slow(tmp_path / "slow.onnx"),
         "scalar": models.scalar(tmp_path / "scalar.onnx"),
     }
-    running = daemon(models_of, env={"SIDECAML_OPEN_TIMEOUT_S": "0.3"})
+    running = daemon(models_of, env={"SIDECAML_OPEN_TIMEOUT_S": "2"})
     with open_channel(running.socket, "slow") as channel, RawClient(running.socket) as client:
-        slot = submit_slow(channel, 100_000)
+        slot = submit_running(channel, products_of(channel, 6.0))
         name, sentence = client.refused("open", model="slow", slots=1)
         assert (name, "is busy with a request" in sentence) == ("TIMEOUT", True)
         assert serves_others(running)

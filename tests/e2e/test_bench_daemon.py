@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,11 @@ from bench.daemon import Daemon
 from bench.errors import BenchError
 from bench.models import MODELS, write
 from bench.paths import PathSpec
+from bench.throughput import loads
+from bench.throughput.serving import pinned, serving
 from ipc_server import client
+from ipc_server.abi import Policy
+from ipc_server.bench.clients import Clients
 
 FAKE = Path(__file__).resolve().parent.parent / "fake_driver.py"
 CORE = max(os.sched_getaffinity(0))
@@ -99,3 +104,21 @@ def test_pauses_are_measured_beside_a_daemon_in_every_run(
     assert all(row["n"] == 2 * pauses.COUNT and len(row["per_run"]) == 2 for row in rows.values())
     served = {name for name, row in rows.items() if row["p50_ns"] > 1}
     assert served == {"ipc-released", "ipc-block"}
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_a_client_and_a_worker_are_where_a_part_wants_them(tmp_path: Path) -> None:
+    with serving(tmp_path, ["small"], f"{pinned(CORE)}\nmax_slots = 256") as running:
+        assert {CORE} in [os.sched_getaffinity(pid) for pid in children_of(running.pid)]
+        mine = os.sched_getaffinity(0)
+        plan = running.plan("small", window=256, policy=Policy.ADAPTIVE, seconds=0.1, cpus=[min(mine)])
+        with Clients(plan) as clients:
+            assert [os.sched_getaffinity(pid) for pid in clients.pids] == [{min(mine)}]
+        [row] = running.load(replace(plan, deadline_ns=10**9), [500.0])
+        assert row["n"] > 0
+        assert loads.missed(row) == 0
+        assert "answered late by the worker" in loads.split(row)
+        assert os.sched_getaffinity(0) == mine

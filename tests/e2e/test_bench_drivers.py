@@ -20,6 +20,7 @@ from conftest import StartDaemon
 from daemon_process import REPOSITORY, environment, is_alive, wait_until
 
 BENCH_C = REPOSITORY / "build/bench/bench_c"
+RING = REPOSITORY / "build/bench/ring"
 WAKE = REPOSITORY / "build/bench/wake"
 PYCLIENT = REPOSITORY / "bench/drivers/pyclient.py"
 PATHS = ["floor", "floor-block", "c-inprocess", "uds-msgpack"]
@@ -289,6 +290,30 @@ def test_what_a_line_asks_in_vain_is_named(start: Start, small: Path, line: str,
     assert answer.startswith("error ")
     assert word in answer
     assert driver.process.wait() == 1
+
+
+# --- The ring by itself ------------------------------------------------------------------------------------
+
+
+IN_BATCHES = ["--window", "32", "--batches"]
+
+
+@pytest.mark.parametrize("more", [[], IN_BATCHES[:2], IN_BATCHES, [*IN_BATCHES, "--output-bytes", "40"]])
+def test_the_ring_is_timed_call_by_call_and_in_windows(start: Start, tmp_path: Path, more: list[str]) -> None:
+    file = tmp_path / "samples"
+    command = [str(RING), "--bytes", "256", "--count", "7", "--calls", "3", "--client-core", str(CLIENT_CORE)]
+    driver = start([*command, *more, str(file)])
+    assert driver.line() == "done 7"
+    assert (np.fromfile(file, "<u8") > 0).sum() == 7
+
+
+@pytest.mark.parametrize(
+    "more",
+    [["--batches"], ["--window", "2", "--server-core", "1"], ["--window", "2", "--output-bytes", "40"]],
+)
+def test_what_the_ring_cannot_time_is_refused(start: Start, more: list[str]) -> None:
+    command = [str(RING), "--bytes", "256", "--count", "7", "--calls", "3", "--client-core", str(CLIENT_CORE)]
+    check_refused(start([*command, *more, "/dev/null"]), "usage: ring")
 
 
 # --- The Python client --------------------------------------------------------------------------------------

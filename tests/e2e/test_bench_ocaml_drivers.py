@@ -25,12 +25,14 @@ from test_bench_drivers import (
 from bench import carried
 from bench.daemon import configuration
 from bench.models import write
+from bench.throughput import requests
 
 BUILT = REPOSITORY / "_build" / "default" / "bench"
 DRIVER = BUILT / "ocaml" / "driver.exe"
 PYML_DRIVER = BUILT / "pyml" / "driver.exe"
 CARRIED = BUILT / "ocaml" / "carried.exe"
 BESIDE = BUILT / "ocaml" / "beside.exe"
+THROUGHPUT = BUILT / "ocaml" / "throughput.exe"
 PAUSES = BUILT / "ocaml" / "pauses.exe"
 IN_PROCESS = ["ffi-locked", "ffi-released", "ffi-helper-spin", "pyml"]
 SERVED = ["ipc-native-spin", "ipc-native-adaptive", "ipc-native-block", "ipc-python-spin", "ipc-python-block"]
@@ -134,6 +136,17 @@ def allowed_cores(thread: Path) -> str:
 
 def state(thread: Path) -> str:
     return (thread / "stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+
+
+def test_requests_are_measured_in_groups(launch: Start, daemon: StartDaemon, tmp_path: Path) -> None:
+    file = models.dynamic_mlp(tmp_path / "dynamic.onnx")
+    running = daemon({"dynamic": file})
+    for path in (*requests.PATHS, "window-adaptive"):
+        samples = tmp_path / f"{path}.samples"
+        where = ["--name", "dynamic", "--socket", str(running.socket)]
+        given = where if path.startswith("window") else ["--model", str(file)]
+        command = [str(THROUGHPUT), "--path", path, *given, "--count", "5", str(samples)]
+        check_measured(launch(command), samples, 5)
 
 
 # --- Errors -------------------------------------------------------------------------------------------------

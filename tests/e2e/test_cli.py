@@ -14,7 +14,7 @@ from channels import double, open_channel
 from conftest import StartDaemon
 from daemon_process import RawClient, environment
 
-from ipc_server import __version__
+from ipc_server import __version__, _core
 from ipc_server.abi import ABI_VERSION
 
 
@@ -114,6 +114,8 @@ def test_inspect_lists_channels_and_decodes_one(daemon: StartDaemon, tmp_path: P
             f"channel  {number}, model scalar\nworker   pid {running.workers()[0]},"
         )
         assert " 1 channel, 1 served" in shown.stdout
+        # The worker, and this thread.
+        assert f"machine-wide at work: 2 on {_core.usable_cores()} cores" in shown.stdout
         assert "\ntensors  1 input, 1 output\n" in shown.stdout
         assert "slots    2" in shown.stdout
     missing = sidecaml("inspect", "--socket", running.socket, "99")

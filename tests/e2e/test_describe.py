@@ -10,6 +10,7 @@ from conftest import StartDaemon
 from test_cli import sidecaml
 
 from ipc_server import client, describe
+from ipc_server.batching import Batching
 from ipc_server.signature import Signature, StatePair
 from ipc_server.tensor_text import parse_type
 
@@ -18,7 +19,8 @@ def test_a_person_sees_tensors_and_what_shares_a_dimension(daemon: StartDaemon, 
     running = daemon({"mlp": models.dynamic_mlp(tmp_path / "m.onnx")})
     done = sidecaml("describe", "mlp", "--socket", running.socket)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == [
+    lines = done.stdout.splitlines()
+    assert lines[:7] == [
         "mlp  ready  onnx  up to 64 slots",
         "  inputs",
         "    x  float32[N,64]",
@@ -27,6 +29,38 @@ def test_a_person_sees_tensors_and_what_shares_a_dimension(daemon: StartDaemon, 
         "  dynamic dimensions: give the largest of each in `dims` at open",
         "    N  x[0], y[0], the same in all of them in one request",
     ]
+    assert lines[7].startswith("  requests run together: up to ") and lines[7].endswith(
+        " rows of N in one run"
+    )
+
+
+def test_a_person_sees_how_requests_are_run_together() -> None:
+    x, w, y = parse_type("x", "float32[N,T]"), parse_type("w", "float32[4]"), parse_type("y", "float32[N]")
+    batching = Batching(
+        *("N", "ulp 4", 8, "in a run of 9 rows, answers differ", 5, 3, True),
+        shared=("w",),
+        sizes={"T": (4, 16)},
+    )
+    model = client.Model("m", "onnx", "ready", "", 64, Signature((x, w), (y,)), batching)
+    assert describe.as_text(model).splitlines()[-6:] == [
+        "  requests run together: up to 8 rows of N in one run",
+        "    ulp 4: tested to be as near as that to answers that are computed alone",
+        "    not more, because in a run of 9 rows, answers differ",
+        "    where they lie, if they are neighbours and there are 3 or more; "
+        "copied together, if there are 5 or more",
+        "    if they have the same w",
+        "    if T is 4 or 16",
+    ]
+    assert json.loads(describe.as_json(model))["batching"] == batching.describe()
+
+
+def test_a_person_sees_why_requests_run_one_by_one(daemon: StartDaemon, tmp_path: Path) -> None:
+    running = daemon({"fixed": models.small_mlp(tmp_path / "m.onnx")})
+    *_, told = sidecaml("describe", "fixed", "--socket", running.socket).stdout.splitlines()
+    assert told == (
+        "  requests run one by one: no dimension of it is dynamic: export it with one that counts requests, "
+        "such as float32[N,64]"
+    )
 
 
 def test_a_program_gets_the_same_as_json(daemon: StartDaemon, tmp_path: Path) -> None:
@@ -40,11 +74,12 @@ def test_a_program_gets_the_same_as_json(daemon: StartDaemon, tmp_path: Path) ->
     assert found["outputs"] == [{"name": "y", "dtype": "float32", "shape": ["N", 10]}]
     assert found["dims"] == {"N": [{"tensor": "x", "axis": 0}, {"tensor": "y", "axis": 0}]}
     assert (found["name"], found["engine"], found["max_slots"]) == ("mlp", "onnx", 64)
+    assert (found["batching"]["dim"], found["batching"]["policy"]) == ("N", "exact")
 
 
 def test_a_model_of_fixed_shape_has_no_word_on_dimensions(daemon: StartDaemon, tmp_path: Path) -> None:
     running = daemon({"scalar": models.scalar(tmp_path / "s.onnx")})
-    assert "dynamic" not in sidecaml("describe", "scalar", "--socket", running.socket).stdout
+    assert "dynamic dimensions" not in sidecaml("describe", "scalar", "--socket", running.socket).stdout
 
 
 def test_a_model_that_failed_says_why(daemon: StartDaemon, tmp_path: Path) -> None:
@@ -85,6 +120,7 @@ def test_carried_state_is_shown_once() -> None:
         "    state  float32[2,64], from stateN",
         "  dynamic dimensions: give the largest of each in `dims` at open",
         "    N  x[0], y[0], the same in all of them in one request",
+        "  requests run one by one",
     ]
 
 

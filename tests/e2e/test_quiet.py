@@ -50,7 +50,8 @@ def test_daemon_worker_and_client_touch_no_home_and_no_network(
     served, called, socket = tmp_path / "served", tmp_path / "called", tmp_path / "s"
     model = models.small_mlp(tmp_path / "small.onnx")
     config = tmp_path / "sidecaml.toml"
-    config.write_text(f'[models.small]\npath = "{model}"\nlane = "{lane}"\n')
+    # The worker is told of the folder, which looks like a use of it.
+    config.write_text(f'quarantine = ""\n[models.small]\npath = "{model}"\nlane = "{lane}"\n')
     serve = [sys.executable, "-m", "ipc_server.cli", "serve", f"--config={config}", f"--socket={socket}"]
     traced = at_home(home)
     with (tmp_path / "log").open("wb") as output:

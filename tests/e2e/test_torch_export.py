@@ -6,6 +6,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import exported
@@ -14,20 +15,31 @@ import onnxruntime
 import pytest
 import torch
 from daemon_process import REPOSITORY, environment, wait_until
+from preloaded import Preloaded, preloaded
 from test_cli import sidecaml
 
 pytestmark = pytest.mark.timeout(800)
 
 X = "x=float32[N,8]"
-# PyTorch is loaded each time.
+# PyTorch is loaded.
 PATIENCE_S = 240
+
+running: list[Preloaded] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def command_line() -> Iterator[None]:
+    with preloaded() as one:
+        running.append(one)
+        yield
+        running.clear()
 
 
 def export(
     tmp_path: Path, factory: str, *arguments: str | Path, path: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     where = ("--python-path", REPOSITORY / "tests", "-o", path or tmp_path / "m.onnx")
-    return sidecaml("export", f"exported:{factory}", *where, *arguments, patience_s=PATIENCE_S)
+    return running[0].run("export", f"exported:{factory}", *where, *arguments)
 
 
 def refused(tmp_path: Path, factory: str, *arguments: str | Path, path: Path | None = None) -> str:
@@ -164,10 +176,10 @@ def test_beyond_the_tolerance_nothing_is_written(tmp_path: Path) -> None:
     assert "allowed are 64 ULP" in line
     assert "Does the model draw random numbers?" in line
     arguments = ("--input", X, "--sizes", "N=100", "--tolerance", "0")
-    line = refused(tmp_path, "mlp", *arguments)
+    line = refused(tmp_path, "Curved", *arguments)
     assert "allowed are 0 ULP or 0." in line
     assert "--tolerance or --atol" in line
-    assert export(tmp_path, "mlp", *arguments, "--atol", "1e-5").returncode == 0
+    assert export(tmp_path, "Curved", *arguments, "--atol", "1e-5").returncode == 0
 
 
 def test_a_file_that_is_there_stays_when_the_export_fails(tmp_path: Path) -> None:
@@ -201,20 +213,11 @@ def test_modules_that_are_not_there(tmp_path: Path) -> None:
     done = sidecaml("export", "nowhere:build", "--input", X, "-o", tmp_path / "m.onnx", patience_s=PATIENCE_S)
     assert done.returncode == 1
     assert "module 'nowhere' could not be imported: ModuleNotFoundError" in done.stderr
-    done = sidecaml("export", "nowhere", "--input", X, "-o", tmp_path / "m.onnx", patience_s=PATIENCE_S)
+    done = running[0].run("export", "nowhere", "--input", X, "-o", tmp_path / "m.onnx")
     assert "expected module:factory, such as network:build, got 'nowhere'" in done.stderr
     (tmp_path / "broken.py").write_text("import absent_thing\n")
-    done = sidecaml(
-        "export",
-        "broken:build",
-        "--python-path",
-        tmp_path,
-        "--input",
-        X,
-        "-o",
-        tmp_path / "m.onnx",
-        patience_s=PATIENCE_S,
-    )
+    where = ("--python-path", tmp_path, "-o", tmp_path / "m.onnx")
+    done = running[0].run("export", "broken:build", "--input", X, *where)
     assert (
         "module 'broken' could not be imported: ModuleNotFoundError: No module named 'absent_thing'"
         in done.stderr

@@ -18,7 +18,7 @@ import pytest
 from daemon_process import REPOSITORY, environment
 from ring_pair import FINGERPRINT, Descriptors
 
-from ipc_server import _core, messages
+from ipc_server import _core, messages, segment
 from ipc_server.signature import Signature, signature_of
 
 PATIENCE_S = 30
@@ -55,16 +55,18 @@ class WorkerUnderTest:
         assert body["ok"] is False
         return body["error"], body["message"]
 
-    def load(self, path: Path, status_fd: int, **changes: Any) -> dict[str, Any]:
+    def load(self, path: Path, **changes: Any) -> dict[str, Any]:
         given = {
             "name": "m",
             "engine": "onnx",
             "path": str(path),
             "threads": 1,
-            "policy": "adaptive",
             "lane": "auto",
         }
-        return self.ask("load", (status_fd,), **{**given, **changes})
+        return self.ask("load", **{**given, **changes})
+
+    def begin(self, status_fd: int, **changes: Any) -> dict[str, Any]:
+        return self.ask("begin", (status_fd,), **{"policy": "adaptive", "max_attempts": 2, **changes})
 
     def ends(self) -> int:
         return self.process.wait(PATIENCE_S)
@@ -105,13 +107,18 @@ class Opened:
         tensors = {"slow": ([("n", 8, False, False, ())], [("y", 1, True, False, (128, 128))])}
         layout = _core.Layout([*tensors["slow"][0], *tensors["slow"][1]], slots, FINGERPRINT)
         self.made = Descriptors(layout)
-        reply = worker.load(path, self.made.status)
+        reply = worker.load(path)
         assert reply["ok"], reply
         self.signature = signature_of(reply)
-        fds = (self.made.segment, self.made.request, self.made.answer)
-        reply = worker.ask("attach", fds, **attach_fields(5, self.signature, slots))
+        reply = worker.begin(self.made.status)
+        assert reply["ok"], reply
+        reply = worker.ask("attach", self.fds, **attach_fields(5, self.signature, slots))
         assert reply["ok"], reply
         self.channel = _core.Channel(*self.made.for_channel(), FINGERPRINT, _core.BLOCK)
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        return (self.made.segment, self.made.request, self.made.answer, self.made.journal)
 
     def submit(self, products: int) -> int:
         slot = self.channel.claim()
@@ -172,7 +179,7 @@ def test_a_worker_that_waits_ends_with_the_supervisor(worker: WorkerUnderTest) -
 
 def test_channels_are_attached_and_detached(worker: WorkerUnderTest, opened: Opened) -> None:
     fields = attach_fields(5, opened.signature, 3)
-    fds = (opened.made.segment, opened.made.request, opened.made.answer)
+    fds = opened.fds
     assert "attached already" in worker.refused("attach", fds, **fields)[1]
     assert worker.ask("detach", channel=5)["ok"] is True
     assert worker.ask("detach", channel=5)["ok"] is True
@@ -184,8 +191,8 @@ def test_refused_attaches_leave_no_descriptor(worker: WorkerUnderTest, opened: O
     fields = attach_fields(6, opened.signature, 3)
     folder = Path(f"/proc/{worker.process.pid}/fd")
     before = len(list(folder.iterdir()))
-    fds = (opened.made.segment, opened.made.request, opened.made.answer)
-    assert worker.refused("attach", fds[:2], **fields)[0] == "PROTOCOL"
+    fds = opened.fds
+    assert worker.refused("attach", fds[:3], **fields)[0] == "PROTOCOL"
     assert worker.refused("attach", fds, **{**fields, "slots": 0})[0] == "INVALID"
     assert worker.refused("attach", fds, **{**fields, "slots": 4})[0] == "CORRUPT"
     assert worker.refused("attach", fds, **{**fields, "tensors": [{"name": "x"}]})[0] == "PROTOCOL"
@@ -203,13 +210,17 @@ def test_refused_attaches_leave_no_descriptor(worker: WorkerUnderTest, opened: O
     for wrong in (True, -1, 2**40, "3"):
         assert worker.refused("attach", fds, **{**fields, "slots": wrong})[0] == "PROTOCOL"
     eventfd = opened.made.request
-    assert worker.refused("attach", (eventfd, eventfd, eventfd), **fields)[0] in ("SYSTEM", "CORRUPT")
+    assert worker.refused("attach", (eventfd, eventfd, eventfd, eventfd), **fields)[0] in (
+        "SYSTEM",
+        "CORRUPT",
+    )
     assert len(list(folder.iterdir())) == before
     opened.channel.wait(opened.submit(1))
 
 
 def test_requests_out_of_place_are_refused(worker: WorkerUnderTest, opened: Opened, tmp_path: Path) -> None:
-    assert "loaded already" in worker.load(tmp_path / "slow.onnx", opened.made.status)["message"]
+    assert "loaded already" in worker.load(tmp_path / "slow.onnx")["message"]
+    assert "begun already" in worker.begin(opened.made.status)["message"]
     assert worker.refused("nonsense") == (
         "PROTOCOL",
         "a request of the supervisor: there is no operation 'nonsense'",
@@ -221,28 +232,47 @@ def test_requests_out_of_place_are_refused(worker: WorkerUnderTest, opened: Open
 def test_what_cannot_be_loaded_is_said_and_another_load_may_follow(
     worker: WorkerUnderTest, tmp_path: Path
 ) -> None:
-    fd = os.memfd_create("status")
-    os.ftruncate(fd, 4096)
+    missing = worker.load(tmp_path / "missing.onnx")
+    assert (missing["error"], "No such file" in missing["message"]) == ("MODEL_FAILED", True)
+    good = models.scalar(tmp_path / "good.onnx")
+    huge = worker.load(unchecked_names(tmp_path / "huge.onnx", b"x" * 70000))
+    assert (huge["error"], "shorten the names" in huge["message"]) == ("UNSUPPORTED", True)
+    garbled = worker.load(unchecked_names(tmp_path / "garbled.onnx", b"\xff"))
+    assert (garbled["error"], "is not UTF-8" in garbled["message"]) == ("UNSUPPORTED", True)
+    assert worker.load(good, threads=2**63)["error"] == "MODEL_FAILED"
+    assert worker.load(good, lane=3)["error"] == "PROTOCOL"
+    assert worker.load(good, engine="tensorflow")["error"] == "MODEL_FAILED"
+    assert worker.load(good, threads="1")["error"] == "PROTOCOL"
+    assert worker.refused("attach", channel=1)[1].endswith("not begun to serve yet")
+    assert worker.load(good)["ok"] is True
+
+
+def test_a_worker_begins_with_a_model_a_status_page_and_a_policy(
+    worker: WorkerUnderTest, tmp_path: Path
+) -> None:
+    status_fd = segment.create_status_page()
     try:
-        missing = worker.load(tmp_path / "missing.onnx", fd)
-        assert (missing["error"], "No such file" in missing["message"]) == ("MODEL_FAILED", True)
-        good = models.scalar(tmp_path / "good.onnx")
-        huge = worker.load(unchecked_names(tmp_path / "huge.onnx", b"x" * 70000), fd)
-        assert (huge["error"], "shorten the names" in huge["message"]) == ("UNSUPPORTED", True)
-        garbled = worker.load(unchecked_names(tmp_path / "garbled.onnx", b"\xff"), fd)
-        assert (garbled["error"], "is not UTF-8" in garbled["message"]) == ("UNSUPPORTED", True)
-        assert worker.load(good, fd, threads=2**63)["error"] == "MODEL_FAILED"
-        assert worker.load(good, fd, lane=3)["error"] == "PROTOCOL"
-        assert worker.load(good, fd, engine="tensorflow")["error"] == "MODEL_FAILED"
-        assert worker.load(good, fd, policy="never")["error"] == "PROTOCOL"
-        assert worker.load(good, fd, threads="1")["error"] == "PROTOCOL"
-        assert worker.refused("attach", channel=1)[1].endswith("no model is loaded yet")
-        assert (
-            worker.refused("load", engine="onnx", path=str(good), threads=1, policy="spin")[0] == "PROTOCOL"
-        )
-        assert worker.load(good, fd)["ok"] is True
+        assert "no model yet" in worker.begin(status_fd)["message"]
+        assert worker.load(models.scalar(tmp_path / "scalar.onnx"))["ok"] is True
+        assert worker.ask("ping")["ok"] is True
+        assert worker.begin(status_fd, policy="never")["error"] == "PROTOCOL"
+        assert worker.begin(status_fd, max_attempts=8)["error"] == "PROTOCOL"
+        assert worker.begin(status_fd, page=64)["error"] == "PROTOCOL"
+        assert "has no page 1" in worker.begin(status_fd, page=1)["message"]
+        assert worker.refused("begin", policy="spin", max_attempts=1)[0] == "PROTOCOL"
+        assert worker.begin(status_fd)["ok"] is True
     finally:
-        os.close(fd)
+        os.close(status_fd)
+
+
+def test_channels_that_a_new_supervisor_does_not_know_are_detached(
+    worker: WorkerUnderTest, opened: Opened
+) -> None:
+    assert worker.ask("keep", channels=[5, 6])["ok"] is True
+    opened.channel.wait(opened.submit(1))
+    opened.channel.release(0)
+    assert worker.ask("keep", channels=[])["ok"] is True
+    assert worker.ask("attach", opened.fds, **attach_fields(5, opened.signature, 3))["ok"] is True
 
 
 def unchecked_names(path: Path, name: bytes) -> Path:

@@ -111,7 +111,9 @@ def test_the_addresses_that_the_engine_gets_lie_inside_the_segment(
     with ours, theirs:
         core = _core.Worker(segment.create_status_page(), ours.fileno(), _core.BLOCK)
         loop = lane_for(core, engine)
-        loop.attach([memory, segment.create_doorbell(), segment.create_doorbell()], specs, layout, {})
+        journal = segment.create_segment(mmap.PAGESIZE)
+        fds = [memory, segment.create_doorbell(), segment.create_doorbell(), journal]
+        loop.attach(fds, specs, layout, {})
         start, end = mapped_range(inode)
         assert sorted(name for name, _ in bound) == ["x"] * slots + ["y"] * slots
         for _, address in bound:

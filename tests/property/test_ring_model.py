@@ -32,6 +32,7 @@ class Slot:
     held: bool = False  # by the client
     value: int = 0
     code: ErrorCode | None = None
+    untold: bool = False  # whether the client is still to be told how its request ended
 
 
 @dataclass
@@ -60,6 +61,13 @@ class Model:
 
     def free(self, slot: Slot) -> None:
         slot.ticket, slot.state, slot.held = slot.ticket + self.count, State.FREE, False
+        slot.untold = False
+
+    @property
+    def run(self) -> int:
+        """How many slots may be filled from the next on."""
+        turns = [self.slots[(self.next_ticket + ahead) % self.count] for ahead in range(self.count)]
+        return next((n for n, slot in enumerate(turns) if slot.state is not State.FREE), self.count)
 
 
 class RingMachine(RuleBasedStateMachine):
@@ -93,23 +101,71 @@ class RingMachine(RuleBasedStateMachine):
             assert self.channel.claim() == self.model.next_ticket % self.model.count
 
     @rule()
-    def submit(self) -> None:
-        model = self.model
-        reason = model.claimable
-        if reason is not None:
-            self.refused(reason, self.channel.submit)
-            return
-        index = self.channel.claim()
+    def claim_wait(self) -> None:
+        reason = self.model.claimable
+        if reason is ErrorCode.BUSY:
+            self.refused(ErrorCode.TIMEOUT, self.channel.claim_wait, 1)
+        elif reason is not None:
+            self.refused(reason, self.channel.claim_wait)
+        else:
+            assert self.channel.claim_wait() == self.model.next_ticket % self.model.count
+
+    def fill(self, index: int) -> None:
         self.value += 1
         memory = memoryview(self.channel.tensor(index, 0))
         struct.pack_into("<QQ", memory, 0, self.value, ~self.value & 2**64 - 1)
         self.channel.set_dims(index, 0, (self.value % 3,))
-        assert self.channel.submit() == index
+
+    def submitted(self, index: int, value: int) -> None:
+        model = self.model
         slot = model.slots[index]
         assert slot.ticket == model.next_ticket
-        slot.state, slot.held, slot.value, slot.code = State.SUBMITTED, True, self.value, None
+        slot.state, slot.held, slot.value, slot.code = State.SUBMITTED, True, value, None
+        slot.untold = True
         model.queue.append(index)
         model.next_ticket += 1
+
+    @rule()
+    def submit(self) -> None:
+        reason = self.model.claimable
+        if reason is not None:
+            self.refused(reason, self.channel.submit)
+            return
+        index = self.channel.claim()
+        self.fill(index)
+        assert self.channel.submit() == index
+        self.submitted(index, self.value)
+
+    @rule(count=st.integers(1, 4))
+    def submit_run(self, count: int) -> None:
+        model = self.model
+        if model.run == 0:
+            assert model.claimable is not None
+            self.refused(model.claimable, self.channel.claim_run, count)
+            self.refused(model.claimable, self.channel.submit_run, count)
+            return
+        assert self.channel.claim_run(count) == min(count, model.run)
+        if count > model.run:
+            self.refused(ErrorCode.INVALID, self.channel.submit_run, count)
+            return
+        first = self.channel.claim()
+        for ahead in range(count):
+            self.fill((first + ahead) % model.count)
+        assert self.channel.submit_run(count) == first
+        for ahead in range(count):
+            self.submitted((first + ahead) % model.count, self.value - count + 1 + ahead)
+
+    @rule()
+    def wait_any(self) -> None:
+        slots = self.model.slots
+        oldest = sorted((slot for slot in slots if slot.untold), key=lambda slot: slot.ticket)
+        ended = [slot for slot in oldest if slot.state in (State.DONE, State.FAILED)]
+        if ended:
+            index = self.channel.wait_any()
+            assert slots[index] is ended[0]
+            slots[index].untold = False
+        else:
+            self.refused(ErrorCode.TIMEOUT if oldest else ErrorCode.INVALID, self.channel.wait_any, 1)
 
     @rule(pick=st.integers(0, 3))
     def poll(self, pick: int) -> None:
@@ -119,12 +175,14 @@ class RingMachine(RuleBasedStateMachine):
             self.refused(ErrorCode.INVALID, self.channel.poll, index)
         elif slot.state is State.DONE:
             assert self.channel.poll(index)
+            slot.untold = False
             self.channel.wait(index)
             assert self.channel.get_dims(index, 1) == (slot.value % 3,)
             assert struct.unpack_from("<Q", memoryview(self.channel.tensor(index, 1))) == (slot.value * 7,)
         elif slot.state is State.FAILED:
             assert slot.code is not None
             self.refused(slot.code, self.channel.poll, index)
+            slot.untold = False
             self.refused(slot.code, self.channel.wait, index)
             assert self.channel.message(index) == f"request {slot.value}"
         else:
@@ -155,7 +213,7 @@ class RingMachine(RuleBasedStateMachine):
         if slot.state is State.SUBMITTED:
             self.model.queue.remove(index)
         if slot.state is State.RUNNING:
-            slot.state, slot.held = State.ABANDONED, False
+            slot.state, slot.held, slot.untold = State.ABANDONED, False, False
         else:
             self.model.free(slot)
 

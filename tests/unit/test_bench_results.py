@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import goals, machine, pauses, report, results, stats
+from bench import goals, machine, pauses, report, results, ring, stats
 from bench.cores import Cores
 from bench.driver import Samples
 from bench.errors import BenchError
@@ -27,31 +27,6 @@ def runs(*medians: int, calls: int = 101) -> list[Samples]:
 
 def cell(path: str, model: str = "small", caller: str = "tight") -> Cell:
     return Cell(model, caller, path)
-
-
-def test_percentiles_are_samples() -> None:
-    assert stats.summary(np.arange(1, 1001, dtype="<u8")) == {
-        "n": 1000,
-        "p50_ns": 500,
-        "p90_ns": 900,
-        "p99_ns": 990,
-        "p999_ns": 999,
-        "max_ns": 1000,
-    }
-
-
-def test_one_sample_is_every_percentile() -> None:
-    assert set(stats.summary(np.array([7], dtype="<u8")).values()) == {1, 7}
-
-
-def test_no_samples_have_no_percentiles() -> None:
-    with pytest.raises(ValueError, match="no samples"):
-        stats.summary(np.array([], dtype="<u8"))
-
-
-def test_samples_are_not_rounded() -> None:
-    large = 2**53 - 1
-    assert stats.summary(np.array([large], dtype="<u8"))["max_ns"] == large
 
 
 def test_ratios_are_taken_within_each_run() -> None:
@@ -137,6 +112,8 @@ def test_every_goal_is_about_paths_and_places_that_are_measured() -> None:
         for model, caller in goal.places:
             if (model, caller) == goals.PAUSES:
                 assert {goal.path, *goal.against} <= set(pauses.SCENARIOS)
+            elif model == ring.EMPTY:
+                assert {ring.Check(path, caller) for path in (goal.path, *goal.against)} <= set(ring.CHECKS)
             else:
                 assert model in known.models and caller in known.callers
                 assert {goal.path, *goal.against} <= set(known.paths)

@@ -117,6 +117,37 @@ def test_a_flag_may_give_the_path_that_the_file_leaves_out(tmp_path: Path) -> No
     assert (model.path, model.threads) == (Path("/m.onnx"), 4)
 
 
+def test_standbys_are_those_of_the_model_of_the_environment_or_of_the_file(tmp_path: Path) -> None:
+    file = written(
+        tmp_path, "[limits]\nstandbys = 2\n[models.a]\npath = 'a'\n[models.b]\npath = 'b'\nstandbys = 0\n"
+    )
+    chosen = load(file, environment={})
+    assert [model.standbys for model in chosen.models.values()] == [2, 0]
+    assert chosen.sources["models.a.standbys"] == "limits.standbys"
+    none = load(file, environment={"SIDECAML_STANDBYS": "0"})
+    assert [model.standbys for model in none.models.values()] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("environment", "folder"),
+    [
+        ({"STATE_DIRECTORY": "/var/lib/sidecaml:/more", "HOME": "/h"}, "/var/lib/sidecaml/quarantine"),
+        ({"XDG_STATE_HOME": "/state", "HOME": "/h"}, "/state/sidecaml/quarantine"),
+        ({"HOME": "/h"}, "/h/.local/state/sidecaml/quarantine"),
+        ({}, None),
+    ],
+)
+def test_requests_are_kept_where_the_service_or_the_user_keeps_such_things(
+    tmp_path: Path, environment: dict[str, str], folder: str | None
+) -> None:
+    text = "[models.m]\npath = 'm'\n"
+    chosen = load(written(tmp_path, text), environment=environment)
+    assert chosen.quarantine == (Path(folder) if folder else None)
+    assert load(written(tmp_path, f"quarantine = ''\n{text}"), environment=environment).quarantine is None
+    beside = load(written(tmp_path, f"quarantine = 'kept'\n{text}"), environment=environment)
+    assert beside.quarantine == tmp_path / "kept"
+
+
 def test_every_setting_is_shown_with_its_source(tmp_path: Path) -> None:
     lines = load(written(tmp_path, FULL), environment={}).lines()
     assert any(line.startswith("models.digits.policy = block ") and "# file " in line for line in lines)
@@ -139,6 +170,12 @@ def test_every_setting_is_shown_with_its_source(tmp_path: Path) -> None:
         ("[limits]\nmax_slots = 1025", "expected a whole number from 1 to 1024, got 1025"),
         ("[limits]\nmax_slots = true", "expected a whole number from 1 to 1024, got True"),
         ("[limits]\nmax_slots = '8'", "expected a whole number from 1 to 1024, got '8'"),
+        ("[limits]\nstandbys = 9", "limits.standbys: expected a whole number from 0 to 8, got 9"),
+        ("[limits]\nmax_attempts = 0", "limits.max_attempts: expected a whole number from 1 to 7, got 0"),
+        ("[limits]\nmax_attempts = 8", "limits.max_attempts: expected a whole number from 1 to 7, got 8"),
+        ("[limits]\nworker_timeout_s = 0", "limits.worker_timeout_s: expected seconds, more than 0"),
+        ("quarantine = 3", "quarantine: expected a path, got 3"),
+        ("quarantine_max_bytes = -1", "quarantine_max_bytes: expected a whole number from 0"),
         ("[limits]\nshutdown_timeout_s = 0", "expected seconds, more than 0"),
         ("[limits]\nshutdown_timeout_s = nan", "expected seconds, more than 0"),
         ("[limits]\nshutdown_timeout_s = inf", "expected seconds, more than 0"),
@@ -316,6 +353,7 @@ def test_settings_reach_the_engine_as_they_were(tmp_path: Path) -> None:
         ),
         ("path = 'm'\nstate = ['a']", "models.m.state: expected a table of texts"),
         ("path = 'm'\nstate = {a = 1}", "models.m.state: expected a table of texts"),
+        ("path = 'm'\nstandbys = -1", "models.m.standbys: expected a whole number from 0 to 8, got -1"),
         ("path = 'm'\nlongest_run_s = 0", "models.m.longest_run_s: expected seconds, more than 0"),
         (f"{CALL}python_path = 'lib'", "models.m.python_path: expected a list of folders, got 'lib'"),
         (f"{CALL}python_path = [1]", "models.m.python_path: expected a path"),
@@ -367,3 +405,64 @@ def test_a_file_on_the_command_line_is_not_for_a_function(tmp_path: Path) -> Non
     file = written(tmp_path, f"[models.m]\n{CALL}")
     with pytest.raises(ConfigError, match=r"^command line: .*engine 'python' takes no 'path'"):
         load(file, models=["m=/m.onnx"], environment={})
+
+
+def test_where_workers_run_is_said_for_a_model(tmp_path: Path) -> None:
+    second = "[models.n]\npath = 'n.onnx'\n"
+    text = "[models.m]\npath = 'm.onnx'\ncpus = '5,2-3'\nscheduling = 'batch'\nnice = -3\n" + second
+    chosen = load(written(tmp_path, text), environment={})
+    model = chosen.models["m"]
+    assert (model.cpus, model.scheduling, model.nice) == ("2-3,5", "batch", -3)
+    lines = [line.partition("#")[0].strip() for line in chosen.lines()]
+    assert {"models.m.cpus = 2-3,5", "models.m.scheduling = batch", "models.m.nice = -3"} <= set(lines)
+    assert {"models.n.cpus = none", "models.n.scheduling = none", "models.n.nice = none"} <= set(lines)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("cpus = '3-2'", "models.m.cpus: expected a list of processors"),
+        ("cpus = 3", "models.m.cpus: expected a list of processors"),
+        ("scheduling = 'idle'", "models.m.scheduling: expected 'other', 'batch', 'fifo N' or 'rr N'"),
+        ("nice = 20", "models.m.nice: expected a whole number from -20 to 19"),
+        ("scheduling = 'rr 5'\nnice = 1", "[models.m]: nice says nothing with scheduling = 'rr 5'"),
+    ],
+)
+def test_where_no_worker_can_run_is_refused(tmp_path: Path, line: str, problem: str) -> None:
+    assert problem in refusal(tmp_path, f"[models.m]\npath = 'm.onnx'\n{line}\n")
+
+
+def test_how_requests_are_batched_is_said_for_a_model(tmp_path: Path) -> None:
+    text = (
+        "[models.m]\npath = 'm.onnx'\nbatching = 'ulp 4'\nmax_batch = 128\nbatch_dim = 'N'\n"
+        "batch_at = { T = 512, rate = [8000, 16000] }\n[models.n]\npath = 'n.onnx'\n"
+    )
+    chosen = load(written(tmp_path, text), environment={})
+    model, other = chosen.models["m"], chosen.models["n"]
+    assert (model.batching, model.max_batch, model.batch_dim) == ("ulp 4", 128, "N")
+    assert model.batch_at == {"T": (512,), "rate": (8000, 16000)}
+    assert (other.batching, other.max_batch, other.batch_dim, other.batch_at) == ("exact", 32, "", {})
+    function = load(written(tmp_path, f"[models.f]\n{CALL}"), environment={}).models["f"]
+    assert function.batching == "off"
+    assert "models.m.batch_at = T -> 512, rate -> 8000, 16000" in {
+        line.partition("#")[0].strip() for line in chosen.lines()
+    }
+    assert decode(encode(model)).batch_at == model.batch_at
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("batching = 'nearly'", "models.m.batching: expected exact, ulp N, any or off, got 'nearly'"),
+        ("batching = 'ulp 0'", "models.m.batching: expected exact, ulp N, any or off"),
+        ("batching = ''", "models.m.batching: expected exact, ulp N, any or off"),
+        ("max_batch = 0", "models.m.max_batch: expected a whole number from 1 to 128, got 0"),
+        ("max_batch = 129", "models.m.max_batch: expected a whole number from 1 to 128"),
+        ("batch_dim = 0", "models.m.batch_dim: expected a text, got 0"),
+        ("batch_at = 512", "models.m.batch_at: expected a table, { T = 512, rate = [8000, 16000] }"),
+        ("batch_at = { T = [] }", "models.m.batch_at: expected 1 to 16 sizes a name"),
+        ("batch_at = { T = -1 }", "models.m.batch_at: expected a whole number from 0 to "),
+    ],
+)
+def test_what_cannot_be_batched_so_is_refused(tmp_path: Path, line: str, problem: str) -> None:
+    assert problem in refusal(tmp_path, f"[models.m]\npath = 'm.onnx'\n{line}\n")

@@ -248,6 +248,45 @@ def test_two_threads_pass_requests_under_every_policy(policy: int) -> None:
             thread.join()
 
 
+class ClosesWhenDropped:
+    """A runner whose end comes back to the worker that drops it."""
+
+    def __init__(self, worker: _core.Worker, refusals: list[int]) -> None:
+        self._worker = worker
+        self._refusals = refusals
+
+    def __call__(self) -> None:
+        """Run nothing."""
+
+    def __del__(self) -> None:
+        try:
+            self._worker.close()
+        except SidecamlError as error:
+            self._refusals.append(error.code)
+
+
+def test_what_a_worker_drops_cannot_use_it_meanwhile() -> None:
+    refusals: list[int] = []
+    with ring_pair(slots=2) as (worker, channel, _):
+        for slot in range(2):
+            worker.bind(0, slot, ClosesWhenDropped(worker, refusals), [(2, 8)])
+        worker.bind(0, 0, None)
+        worker.bind(0, 1, ClosesWhenDropped(worker, refusals), [(2, 8)])
+        assert refusals == [ErrorCode.INVALID] * 2
+        worker.detach(0)
+        assert refusals == [ErrorCode.INVALID] * 3
+        refused(ErrorCode.INVALID, worker.detach, 0)
+        channel.close()
+
+
+def test_a_worker_that_is_closed_cannot_be_closed_by_what_it_drops() -> None:
+    refusals: list[int] = []
+    with ring_pair(slots=1) as (worker, _, _):
+        worker.bind(0, 0, ClosesWhenDropped(worker, refusals), [(2, 8)])
+        worker.close()
+    assert refusals == [ErrorCode.INVALID]
+
+
 def test_a_worker_serves_several_channels_and_fills_gaps() -> None:
     layout = _core.Layout(X_TO_Y, 1, FINGERPRINT)
     with ring_pair(slots=1) as (worker, channel, _):
@@ -266,13 +305,14 @@ def test_a_worker_serves_several_channels_and_fills_gaps() -> None:
 
 def test_the_independent_decoder_sees_the_same() -> None:
     with ring_pair() as (worker, channel, made):
-        channel.submit(12345)
+        deadline_ns = 2**62 + 12345  # never too late
+        channel.submit(deadline_ns)
         worker.next(0)
         worker.set_dims(1, (1, 5))
         worker.complete(ErrorCode.ENGINE, "broken")
         seen = decode_segment(os.pread(made.segment, channel.layout.segment_bytes, 0))
         assert [(slot.ticket, slot.state) for slot in seen.slots] == [(0, "FAILED"), (1, "FREE")]
-        assert (seen.slots[0].message, seen.slots[0].deadline_ns) == ("broken", 12345)
+        assert (seen.slots[0].message, seen.slots[0].deadline_ns) == ("broken", deadline_ns)
         assert seen.slots[0].dims == (None, (1, 5))
         status = decode_status(os.pread(made.status, 4096, 0))
         assert (status.pid, status.served, status.failed, status.channels) == (os.getpid(), 0, 1, 1)

@@ -89,7 +89,7 @@ def test_rendering_shows_states_ages_and_texts() -> None:
 def test_rendering_counts_and_writes_shapes_as_people_do() -> None:
     status = decode_status(read_vector("status"))
     one, two = (
-        render_status(dataclasses.replace(status, channels=n, parks=n), NOW_NS).splitlines()[-1].strip()
+        render_status(dataclasses.replace(status, channels=n, parks=n), NOW_NS).splitlines()[2].strip()
         for n in (1, 2)
     )
     assert (one.startswith("1 channel, "), one.endswith(" slept 1 time")) == (True, True), one
@@ -115,13 +115,14 @@ BROKEN_HEADERS = [
     (48, b"\x00", "tensors_offset"),
     (56, b"\x00", "client_offset"),
     (64, b"\x00\x00", "slots_offset"),
-    (72, b"\x80", "dims_offset"),
+    (72, b"\x00", "dims_offset"),
+    (88, b"\x80", "worker_offset"),
     (80, b"\x00\xff", "arrays_offset"),
-    (127, b"\x01", "bytes 88"),
+    (127, b"\x01", "bytes 96"),
     (128, b"\x00", "dtype"),
     (128, b"\x1b", "dtype"),
     (132, b"\x11", "rank"),
-    (136, b"\x06", "flags"),
+    (136, b"\x0a", "flags"),
     (136, b"\x01", "flags"),
     (140, b"\x01", "reserved"),
     (144, b"\x01", "array_offset"),

@@ -453,7 +453,7 @@ def test_a_lent_binding_cannot_be_changed_until_its_channel_is_detached(session:
     with ring_pair(X_TO_Y) as (worker, _, made):
         refused(ErrorCode.INVALID, worker.bind, 9, 0, binding)
         refused(ErrorCode.INVALID, worker.bind, 0, 9, binding)
-        with pytest.raises(TypeError, match="expected a Binding or None"):
+        with pytest.raises(TypeError, match="expected a Binding, a callable or None"):
             worker.bind(0, 0, session, [(2, 8)])  # type: ignore[arg-type]
         refused(ErrorCode.INVALID, worker.bind, 0, 0, binding)
         refused(ErrorCode.INVALID, worker.bind, 0, 0, binding, [(2, 8, 1)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -113,6 +114,31 @@ def test_answers_have_the_bits_of_a_direct_call(every_way: dict[str, Settings], 
             with torch.inference_mode():
                 expected = net(x).numpy()
             assert model.run({"x": x.numpy()})[output].tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("way", ["factory", "weights", "script", "export"])
+def test_requests_are_run_together_where_the_configuration_says_so(
+    every_way: dict[str, Settings], way: str
+) -> None:
+    net, slots, random = nets.Net().eval(), 6, np.random.default_rng(2)
+    settings = dataclasses.replace(every_way[way], batching="any")
+    with served(settings, {"N": 1}, slots, together=True) as model:
+        # The first request of all is run alone.
+        for _ in range(2):
+            submitted = []
+            for _ in range(slots):
+                x = random.standard_normal((1, 8)).astype(np.float32)
+                submitted.append((model.fill({"x": x}), x))
+                model.channel.submit()
+            output = model.channel.model.signature.outputs[0].name
+            for slot, x in submitted:
+                model.serve(slot)
+                model.channel.await_(slot)
+                with torch.inference_mode():
+                    expected = net(torch.from_numpy(x)).numpy()
+                np.testing.assert_allclose(model.channel.output(output, slot), expected, rtol=1e-4)
+                model.channel.release(slot)
+        assert (model.status.batches, model.status.batched) == (2, 2 * slots - 1)
 
 
 def test_tensors_are_the_slot_s_own_memory() -> None:

@@ -11,22 +11,27 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SIDECAML_ABI_VERSION 2u
+#define SIDECAML_ABI_VERSION 4u
 #define SIDECAML_SEGMENT_MAGIC "SIDECAML"
 #define SIDECAML_STATUS_MAGIC "SIDESTAT"
+#define SIDECAML_JOURNAL_MAGIC "SIDEJRNL"
 #define SIDECAML_MAGIC_BYTES 8
 
 /* 16 is Bigarray's own limit on dimensions (CAML_BA_MAX_NUM_DIMS). */
 #define SIDECAML_MAX_RANK 16
 #define SIDECAML_MAX_TENSORS 256
 #define SIDECAML_MAX_SLOTS 1024
+/* Instances that one model may have: pages of its status file. */
+#define SIDECAML_MAX_INSTANCES 64
 #define SIDECAML_NAME_BYTES 80
 #define SIDECAML_MESSAGE_BYTES 384
 #define SIDECAML_PAGE_BYTES 4096
 /* Two 64-byte lines: adjacent-line prefetchers fetch pairs, so a pair is what must not be shared by two writers. */
 #define SIDECAML_LINE_PAIR 128
-/* Results depend on alignment: sums were seen to give other bits at offsets that are no multiple of 16. */
 #define SIDECAML_TENSOR_ALIGN 64
+/* Results depend on alignment: sums were seen to give other bits at offsets that are no multiple of 16. So slots lie
+ * close together, as parts of one tensor, only where their bytes are a multiple of it. */
+#define SIDECAML_PACKED_ALIGN 16
 
 /* Largest control message, both ways; a longer one is an error and ends the connection. */
 #define SIDECAML_CONTROL_BYTES 65536
@@ -101,11 +106,13 @@ struct sidecaml_segment_header {
     uint64_t slots_offset;
     uint64_t dims_offset;
     uint64_t arrays_offset;
-    uint8_t reserved1[40];
+    uint64_t worker_offset;
+    uint8_t reserved1[32];
 };
 
 #define SIDECAML_TENSOR_OUTPUT 1u  /* otherwise an input */
 #define SIDECAML_TENSOR_DYNAMIC 2u /* the dims of each request stand in the dims area */
+#define SIDECAML_TENSOR_PACKED 4u  /* a slot takes as many bytes as its tensor: neighbours are parts of one tensor */
 
 /* At tensors_offset: inputs first, then outputs, in the signature's order. Written once. */
 struct sidecaml_tensor_descriptor {
@@ -125,7 +132,14 @@ struct sidecaml_tensor_descriptor {
 struct sidecaml_client_block {
     _Atomic uint32_t waiting; /* 1 while the client sleeps, or is about to, on the answer doorbell */
     _Atomic uint32_t core;    /* processor the client last ran on, plus 1; 0 when unknown */
-    uint8_t reserved0[120];
+    _Atomic uint32_t thread;  /* a number that the client's thread chose by chance, the same in all channels; or 0 */
+    uint8_t reserved0[116];
+};
+
+/* At worker_offset: what the worker tells this client alone. */
+struct sidecaml_worker_block {
+    _Atomic uint32_t page; /* which of the model's status pages is that of the worker that serves the channel now */
+    uint8_t reserved0[124];
 };
 
 /* At slots_offset. The first line is all that travels between the two cores for a request. */
@@ -153,7 +167,8 @@ struct sidecaml_dims {
     uint64_t dim[SIDECAML_MAX_RANK];
 };
 
-/* A page of its own: what a worker publishes about itself. Everyone else maps it read-only. */
+/* What a worker publishes about itself; everyone else maps it read-only. The workers of a model's instances have a page
+ * each of one file. */
 struct sidecaml_status_page {
     uint8_t magic[SIDECAML_MAGIC_BYTES];
     uint32_t abi_version;
@@ -163,7 +178,9 @@ struct sidecaml_status_page {
 
     _Atomic uint32_t parked; /* 1 while the worker sleeps, or is about to */
     _Atomic uint32_t core;   /* processor the worker last ran on, plus 1; 0 when unknown */
-    uint8_t reserved1[120];
+    _Atomic uint32_t crowd;  /* threads that are at work for any of the daemon's models, or spin; 0 when unknown */
+    _Atomic uint32_t cores;  /* that the daemon may use; 0 when unknown */
+    uint8_t reserved1[112];
 
     _Atomic uint64_t heartbeat_ns; /* when the worker last looked for work; CLOCK_MONOTONIC */
     _Atomic uint64_t served;       /* requests that ended DONE */
@@ -172,10 +189,65 @@ struct sidecaml_status_page {
     _Atomic uint64_t parks;        /* times the worker went to sleep */
     _Atomic uint64_t channels;     /* channels attached now */
     _Atomic uint64_t running_ns;   /* when the request that runs now was started, to the clock's tick; 0 for none */
-    uint8_t reserved2[72];
+    _Atomic uint64_t batches;      /* runs of more than one request */
+    _Atomic uint64_t batched;      /* requests in those */
+    _Atomic uint64_t refused;      /* requests that were not run, because their deadline could not be kept */
+    _Atomic uint64_t
+        busy_ns; /* time in runs; of those that nobody measures by the clock's ticks, which is right on the whole */
+    uint8_t reserved2[40];
 
     uint8_t reserved3[3712];
 };
+
+/* The workers of a daemon say here whether they are awake, each in an entry on lines of its own; no client ever holds
+ * it. The supervisor zeroes the entry of a worker that is over. */
+struct sidecaml_crowd_entry {
+    _Atomic uint32_t threads; /* of the worker while it is awake; 0 while it sleeps, and nothing of the entry counts */
+    uint32_t reserved0;
+    _Atomic uint64_t clients[4]; /* threads that it served of late: bit `thread` % 256 of each */
+    uint8_t reserved1[88];
+};
+
+#define SIDECAML_CROWD_ENTRIES 255
+
+struct sidecaml_crowd_page {
+    _Atomic uint32_t used; /* entries that were ever given to a worker: the supervisor's to write */
+    uint8_t reserved0[124];
+    struct sidecaml_crowd_entry entries[SIDECAML_CROWD_ENTRIES];
+};
+
+/* A channel's journal, for the worker that serves it and for whoever serves it after that one's death; no client ever
+ * holds it. One page; behind it lies what the channel carries from request to request. */
+struct sidecaml_journal {
+    uint8_t magic[SIDECAML_MAGIC_BYTES];
+    uint32_t abi_version;
+    uint8_t reserved0[52];
+
+    /* The run that was started last: (its first ticket + 1) << SIDECAML_STARTED_BITS | (its tickets - 1) <<
+     * SIDECAML_ATTEMPTS_BITS | how many runs of that ticket were started (which stops counting at
+     * SIDECAML_MOST_ATTEMPTS). 0 for none. Stored before the run. Tickets that were given up before they ran, or
+     * refused, may lie among those of a batch. */
+    _Atomic uint64_t started;
+    /* The run that succeeded last: (its last ticket + 1) << SIDECAML_COMMITTED_BITS | SIDECAML_CARRIED | place. Stored
+     * when its outputs lie in the segment, before DONE: who finds it with slots of the run that are still RUNNING only
+     * publishes them. */
+    _Atomic uint64_t committed;
+    /* The run that failed last: its last ticket + 1. What was started and neither failed nor succeeded was running when
+     * its worker died, whatever became of its requests. */
+    _Atomic uint64_t failed;
+    uint8_t reserved1[40];
+
+    uint8_t reserved2[3968];
+};
+
+#define SIDECAML_ATTEMPTS_BITS 3
+#define SIDECAML_MOST_ATTEMPTS 7u
+/* Tickets of one run. With 54 bits left, tickets last 57 years at ten million a second. */
+#define SIDECAML_MOST_BATCH 128u
+#define SIDECAML_STARTED_BITS 10
+#define SIDECAML_COMMITTED_BITS 2
+#define SIDECAML_CARRIED 2u /* state is carried, and lies in `place`; otherwise it is all zeros */
+#define SIDECAML_PLACE 1u   /* the place, 0 or 1, where the next run reads carried state */
 
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2, "slot words need address-free atomics");
 _Static_assert(sizeof(_Atomic uint64_t) == 8 && sizeof(_Atomic uint32_t) == 4, "atomics are laid out as plain words");
@@ -196,6 +268,7 @@ SIDECAML_AT(sidecaml_segment_header, client_offset, 56);
 SIDECAML_AT(sidecaml_segment_header, slots_offset, 64);
 SIDECAML_AT(sidecaml_segment_header, dims_offset, 72);
 SIDECAML_AT(sidecaml_segment_header, arrays_offset, 80);
+SIDECAML_AT(sidecaml_segment_header, worker_offset, 88);
 _Static_assert(sizeof(struct sidecaml_segment_header) == 128, "header size");
 
 SIDECAML_AT(sidecaml_tensor_descriptor, rank, 4);
@@ -209,7 +282,9 @@ SIDECAML_AT(sidecaml_tensor_descriptor, name, 176);
 _Static_assert(sizeof(struct sidecaml_tensor_descriptor) == 256, "tensor descriptor size");
 
 SIDECAML_AT(sidecaml_client_block, core, 4);
+SIDECAML_AT(sidecaml_client_block, thread, 8);
 _Static_assert(sizeof(struct sidecaml_client_block) == SIDECAML_LINE_PAIR, "client block size");
+_Static_assert(sizeof(struct sidecaml_worker_block) == SIDECAML_LINE_PAIR, "worker block size");
 
 SIDECAML_AT(sidecaml_slot, deadline_ns, 8);
 SIDECAML_AT(sidecaml_slot, submitted_ns, 16);
@@ -229,6 +304,8 @@ SIDECAML_AT(sidecaml_status_page, pid, 12);
 SIDECAML_AT(sidecaml_status_page, started_ns, 16);
 SIDECAML_AT(sidecaml_status_page, parked, 128);
 SIDECAML_AT(sidecaml_status_page, core, 132);
+SIDECAML_AT(sidecaml_status_page, crowd, 136);
+SIDECAML_AT(sidecaml_status_page, cores, 140);
 SIDECAML_AT(sidecaml_status_page, heartbeat_ns, 256);
 SIDECAML_AT(sidecaml_status_page, served, 264);
 SIDECAML_AT(sidecaml_status_page, failed, 272);
@@ -236,7 +313,22 @@ SIDECAML_AT(sidecaml_status_page, abandoned, 280);
 SIDECAML_AT(sidecaml_status_page, parks, 288);
 SIDECAML_AT(sidecaml_status_page, channels, 296);
 SIDECAML_AT(sidecaml_status_page, running_ns, 304);
+SIDECAML_AT(sidecaml_status_page, batches, 312);
+SIDECAML_AT(sidecaml_status_page, batched, 320);
+SIDECAML_AT(sidecaml_status_page, refused, 328);
+SIDECAML_AT(sidecaml_status_page, busy_ns, 336);
 _Static_assert(sizeof(struct sidecaml_status_page) == SIDECAML_PAGE_BYTES, "status page size");
+
+SIDECAML_AT(sidecaml_crowd_entry, clients, 8);
+SIDECAML_AT(sidecaml_crowd_page, entries, 128);
+_Static_assert(sizeof(struct sidecaml_crowd_entry) == SIDECAML_LINE_PAIR, "crowd entry size");
+_Static_assert(sizeof(struct sidecaml_crowd_page) == 32768, "crowd page size");
+
+SIDECAML_AT(sidecaml_journal, abi_version, 8);
+SIDECAML_AT(sidecaml_journal, started, 64);
+SIDECAML_AT(sidecaml_journal, committed, 72);
+SIDECAML_AT(sidecaml_journal, failed, 80);
+_Static_assert(sizeof(struct sidecaml_journal) == SIDECAML_PAGE_BYTES, "journal size");
 
 #undef SIDECAML_AT
 

@@ -60,6 +60,11 @@ int sidecaml_binding_input_strings(sidecaml_binding *binding, const char *name, 
 /* ONNX Runtime allocates this output in the next run: the only way for strings. */
 int sidecaml_binding_output_anywhere(sidecaml_binding *binding, const char *name, struct sidecaml_failure *why);
 
+/* Binds every tensor of the session, inputs first, to the caller's memory, with a row of dims each: what a worker runs
+ * batches with (sidecaml_batching). On failure nothing is left. */
+int sidecaml_session_bind(sidecaml_session *session, void *const *addresses, const uint64_t (*dims)[SIDECAML_MAX_RANK],
+                          sidecaml_binding **out, struct sidecaml_failure *why);
+
 /* Runs the model on what is bound; nothing is allocated here. ENGINE when ONNX Runtime fails. */
 int sidecaml_binding_run(sidecaml_binding *binding, struct sidecaml_failure *why);
 

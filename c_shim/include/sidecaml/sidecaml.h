@@ -59,6 +59,7 @@ struct sidecaml_tensor_spec {
     uint32_t rank;
     bool output;
     bool dynamic; /* the dims may differ from request to request, up to max_dims */
+    bool packed;  /* slots lie close together if their bytes allow it: see SIDECAML_PACKED_ALIGN */
     uint64_t max_dims[SIDECAML_MAX_RANK];
     uint64_t text_bytes; /* of strings: room for one slot's text; 0 for every other type */
 };
@@ -75,6 +76,7 @@ struct sidecaml_layout {
     uint64_t slots_offset;
     uint64_t dims_offset;
     uint64_t arrays_offset;
+    uint64_t worker_offset;
     struct sidecaml_tensor_descriptor tensor[SIDECAML_MAX_TENSORS]; /* inputs, then outputs */
 };
 
@@ -107,10 +109,10 @@ typedef struct sidecaml_channel sidecaml_channel;
 
 struct sidecaml_channel_fds {
     int segment;
-    int request; /* doorbell: eventfd in semaphore mode */
+    int request; /* doorbell: an eventfd in semaphore mode, or a SOCK_SEQPACKET socket */
     int answer;  /* doorbell */
-    int status;  /* the worker's status page, read-only */
-    int control; /* control socket that opened the channel: its end-of-file, or an event on it, ends the channel */
+    int status;  /* the status pages of the model's workers, read-only */
+    int control; /* control socket that opened the channel, which ends with it, or with the event `gone` */
 };
 
 /* Maps segment and status page and checks them: CORRUPT, ABI_MISMATCH, SYSTEM or NO_MEMORY on failure.
@@ -169,18 +171,55 @@ int sidecaml_channel_text_needed(const sidecaml_channel *channel, uint32_t slot,
  * sleeps. */
 int sidecaml_channel_submit(sidecaml_channel *channel, uint64_t deadline_ns);
 
+/* Several requests at once. From the next slot on, how many may be filled now, at most `most`, as they follow each
+ * other round the ring; else what claim returns. */
+int sidecaml_channel_claim_run(sidecaml_channel *channel, uint32_t most);
+
+/* Publishes the requests in the next `count` slots so that a worker finds all of them or none; the first slot, or what
+ * claim returns; -INVALID, and nothing is published, when one of them may not be filled. */
+int sidecaml_channel_submit_run(sidecaml_channel *channel, uint32_t count, uint64_t deadline_ns);
+
+/* How many requests are DONE, one after the other from that in `slot` on: at most `most`. 0 when that one is not. No
+ * system call. */
+int sidecaml_channel_answered(sidecaml_channel *channel, uint32_t slot, uint32_t most);
+
+/* How many have ended, one after the other from that in `slot` on: at most `most`. A worker answers a channel's
+ * requests in turn, and only refuses some before: so when the last of them is DONE, none is in flight. Nobody is told
+ * of them: wait, poll and answered tell how they ended. No system call. */
+int sidecaml_channel_ended(const sidecaml_channel *channel, uint32_t slot, uint32_t most);
+
+/* Releases `count` slots from `slot` on; -INVALID for one that is not DONE or FAILED, at which it stops. */
+int sidecaml_channel_release_run(sidecaml_channel *channel, uint32_t slot, uint32_t count);
+
 /* 0 when the slot's request is DONE, -PENDING while it is under way, the failure's negative code when FAILED,
  * -SERVER_GONE, or -INVALID when the slot holds no request of the caller's. Looks at the control socket at most once a
  * millisecond; no system call otherwise. */
 int sidecaml_channel_poll(sidecaml_channel *channel, uint32_t slot);
 
-/* Like poll, spinning for at most `spin_ns`. No system call; bounded, so it may run where a runtime must not stall. */
+/* Like poll, spinning for at most `spin_ns`, and not at all where the policy is adaptive and that is not likely to pay.
+ * No system call; bounded, so it may run where a runtime must not stall. */
 int sidecaml_channel_spin(sidecaml_channel *channel, uint32_t slot, uint64_t spin_ns);
 
 /* Waits by the channel's policy until the slot is DONE or FAILED (results as poll), the deadline passed (-TIMEOUT: the
  * slot is abandoned, and answers -BUSY at claim until the worker is done with it), the daemon or worker is gone
  * (-SERVER_GONE), or it was interrupted by a signal, a spurious wake-up or 10 ms of spinning (-AGAIN: call again). */
 int sidecaml_channel_wait(sidecaml_channel *channel, uint32_t slot, uint64_t deadline_ns);
+
+/* The same, but nobody is told of the end, and at the deadline nothing is given up: for who waits for the last of
+ * several requests, to deal with all of them then. */
+int sidecaml_channel_wait_end(sidecaml_channel *channel, uint32_t slot, uint64_t deadline_ns);
+
+/* Waits by the channel's policy until any request of the caller's has ended whose end it was not told yet, by this
+ * function or by poll, spin, wait or answered; the oldest is looked at first. Its slot: wait tells how it ended, at
+ * once. A request that is past the deadline it was submitted with counts as ended, and so does each when the channel is
+ * gone. -INVALID when there is no such request, -TIMEOUT at `deadline_ns`, which gives up none, or -AGAIN as wait. */
+int sidecaml_channel_wait_any(sidecaml_channel *channel, uint64_t deadline_ns);
+/* The same, as spin: for at most `spin_ns`, -PENDING then. Deadlines are not looked at. */
+int sidecaml_channel_spin_any(sidecaml_channel *channel, uint64_t spin_ns);
+
+/* As claim, but waits by the channel's policy while that is -BUSY: -TIMEOUT at the deadline, or -AGAIN as wait. Not
+ * while it is -FULL, which only the caller can end. */
+int sidecaml_channel_claim_wait(sidecaml_channel *channel, uint64_t deadline_ns);
 
 /* Gives back a slot that is DONE or FAILED; its outputs may no longer be read. -INVALID otherwise. */
 int sidecaml_channel_release(sidecaml_channel *channel, uint32_t slot);
@@ -197,6 +236,10 @@ void sidecaml_channel_disarm(sidecaml_channel *channel);
 /* The text of a FAILED slot, NUL-terminated, control characters replaced; returns its length. Read before release. */
 size_t sidecaml_channel_message(const sidecaml_channel *channel, uint32_t slot, char *out, size_t room);
 
+/* Whether the segment is still what it was: a daemon takes the memory of a channel that has ended back from users that
+ * it does not trust, and what was read of it before this says yes counts. */
+bool sidecaml_channel_is_intact(const sidecaml_channel *channel);
+
 /* Whether the channel is gone, as far as its waits have seen. */
 bool sidecaml_channel_gone(const sidecaml_channel *channel);
 /* The daemon's last words on it: the raw event message (msgpack), or NULL when there was none (end-of-file). */
@@ -205,50 +248,83 @@ const uint8_t *sidecaml_channel_gone_event(const sidecaml_channel *channel, size
 struct sidecaml_stamps {
     uint64_t submitted_ns, seen_ns, started_ns, finished_ns; /* all 0 when they were not asked for */
 };
-/* Of the slot's last finished request. -INVALID for a slot out of range. */
+/* Of the slot's last finished request; one that was refused (DEADLINE) did neither start nor finish: both are 0.
+ * -INVALID for a slot out of range. */
 int sidecaml_channel_stamps(const sidecaml_channel *channel, uint32_t slot, struct sidecaml_stamps *out);
 
 /* --- Worker ------------------------------------------------------------------------------------------------------ */
 
 typedef struct sidecaml_worker sidecaml_worker;
 
-/* Takes over `status_fd` (writable, one page, zeroed: it is formatted here) and watches `control_fd`, which stays the
- * caller's, while waiting. */
-int sidecaml_worker_create(int status_fd, int control_fd, enum sidecaml_policy policy, sidecaml_worker **out,
-                           struct sidecaml_failure *why);
+/* Takes over `status_fd` (writable), of whose pages the one numbered `page` becomes this worker's: zeroed, or that of a
+ * worker that died, whose counters go on. Watches `control_fd`, which stays the caller's, while waiting. */
+int sidecaml_worker_create(int status_fd, uint32_t page, int control_fd, enum sidecaml_policy policy,
+                           sidecaml_worker **out, struct sidecaml_failure *why);
 void sidecaml_worker_destroy(sidecaml_worker *worker);
+/* Has the worker count among the others of its daemon, and spin only where all of them, and their clients, have cores:
+ * `fd` is the crowd page, which it takes over, `entry` the worker's place there, nobody else's, `threads` what a run of
+ * its model takes, and `cores` what the daemon may use. Without it a worker knows of itself and its clients only. Fails
+ * with INVALID or CORRUPT; the descriptor is the caller's then, and the worker where it was. */
+int sidecaml_worker_join_crowd(sidecaml_worker *worker, int fd, uint32_t entry, uint32_t threads, uint32_t cores,
+                               struct sidecaml_failure *why);
 
 struct sidecaml_worker_fds {
     int segment;
     int request;
     int answer;
+    int journal; /* a page and what state takes, zeroed; -1 for a private one, with which nothing outlives the worker */
 };
 
-/* Maps the segment, formats it by `layout` and serves it from now on; returns the channel's index in this worker. */
+/* The channel was served by a worker that is dead: nothing is formatted, and its requests go on. One that it was
+ * running is taken again (sidecaml_request.attempts); one whose run had succeeded is only published. May be done again
+ * after a successor died as well, at whatever point. */
+#define SIDECAML_ATTACH_RESUME 1u
+/* The client is not trusted: its requests run on private memory of the worker, inputs copied before and outputs after
+ * the run, so that what it writes meanwhile changes nothing. Every slot's tensors then lie at one place. */
+#define SIDECAML_ATTACH_STAGED 2u
+/* The client's requests come before those of channels without it. */
+#define SIDECAML_ATTACH_HIGH 4u
+/* For so long none of the channel's requests runs together with others, not even with its own: if the worker dies,
+ * the journals say of whose. */
+#define SIDECAML_ATTACH_ALONE 8u
+#define SIDECAML_ALONE_NS UINT64_C(600000000000)
+
+/* Maps the segment, formats it by `layout` and serves it from now on; returns the channel's index in this worker. `how`
+ * is 0 or SIDECAML_ATTACH_... */
 int sidecaml_worker_attach(sidecaml_worker *worker, const struct sidecaml_worker_fds *fds,
-                           const struct sidecaml_layout *layout, struct sidecaml_failure *why);
+                           const struct sidecaml_layout *layout, uint32_t how, struct sidecaml_failure *why);
 /* Unmaps and closes. The caller makes sure that no request of the channel runs. */
 int sidecaml_worker_detach(sidecaml_worker *worker, uint32_t channel);
+
+/* Right after a resuming attach: how often the request that a predecessor was running had been started; 0 for none. */
+uint32_t sidecaml_worker_interrupted(const sidecaml_worker *worker, uint32_t channel);
+
+/* A channel whose client took pages of its segment away, each once; -PENDING when there is no other. It is not served
+ * any more, and its running request is answered by nothing but the end of the channel. See sidecaml_guard. */
+int sidecaml_worker_broken(sidecaml_worker *worker);
 
 struct sidecaml_request {
     uint32_t channel;
     uint32_t slot;
     uint64_t ticket;
     uint64_t deadline_ns;
-    bool stamps; /* the client wants to know when it was seen, started and finished */
-    bool resets; /* the client wants the channel's state to start anew with it: the caller's to do */
+    uint32_t attempts; /* workers that started to run it and died, at most SIDECAML_MOST_ATTEMPTS */
+    bool stamps;       /* the client wants to know when it was seen, started and finished */
+    bool resets;       /* the client wants the channel's state to start anew with it: the caller's to do */
 };
 
-/* Takes the next request, channel by channel in turn, and makes it RUNNING: 1 with *out filled; -PENDING when there
- * is none (timeout_ns 0), -TIMEOUT after timeout_ns (UINT64_MAX: never), -AGAIN when a signal arrived or the control
- * descriptor is readable. */
+/* Takes the next request, of channels in turn by the time that their runs take, and makes it RUNNING: 1 with *out
+ * filled; -PENDING when there is none (timeout_ns 0), -TIMEOUT after timeout_ns (UINT64_MAX: never), -AGAIN when a
+ * signal arrived, the control descriptor is readable, or a channel has broken. Refuses those that cannot make their
+ * deadline, going by how long the channel's runs took from `started` to `complete`. */
 int sidecaml_worker_next(sidecaml_worker *worker, uint64_t timeout_ns, struct sidecaml_request *out);
 
-/* Stamps the start, where stamps are wanted; call just before the engine runs. */
+/* Notes the start in the journal, and stamps it where stamps are wanted; call just before the engine runs. */
 void sidecaml_worker_started(sidecaml_worker *worker, const struct sidecaml_request *request);
 
-/* Publishes the end: DONE with status 0, FAILED with a negative code and `message` (UTF-8, cut to
- * SIDECAML_MESSAGE_BYTES; may be NULL). Frees the slot instead when the client gave up; returns 1 then, else 0. */
+/* Publishes the end: DONE with status 0, which is committed to the journal first, together with the channel's state;
+ * FAILED with a negative code and `message` (UTF-8, cut to SIDECAML_MESSAGE_BYTES; may be NULL). Frees the slot instead
+ * when the client gave up; returns 1 then, else 0. */
 int sidecaml_worker_complete(sidecaml_worker *worker, const struct sidecaml_request *request, int status,
                              const char *message);
 
@@ -278,6 +354,7 @@ struct sidecaml_bound {
     void (*drop)(void *context); /* called when the context is needed no more; may be NULL */
     uint64_t state;
     uint64_t next_state; /* which a run that succeeded takes the channel to */
+    bool alone;          /* never together with other requests */
     /* A row for each of the channel's dynamic tensors: of the inputs, as a request has to come; of the outputs, as it
      * is told to the client. */
     const uint64_t (*dims)[SIDECAML_MAX_RANK];
@@ -292,9 +369,43 @@ struct sidecaml_bound {
 int sidecaml_worker_bind(sidecaml_worker *worker, uint32_t channel, uint32_t slot, const struct sidecaml_bound *bound,
                          struct sidecaml_failure *why);
 
-/* The state that a channel is in, and another one. 0 for a channel that is not there. */
+/* The state that a channel is in, and another one. 0 for a channel that is not there. Its lowest bit is the place in
+ * the journal where the next run reads carried state: committed with each run that succeeds. */
 uint64_t sidecaml_worker_state(const sidecaml_worker *worker, uint32_t channel);
 void sidecaml_worker_set_state(sidecaml_worker *worker, uint32_t channel, uint64_t state);
+
+/* The journal's memory behind its page, and what is committed there: SIDECAML_CARRIED | place, or only the place. */
+void *sidecaml_worker_journal(const sidecaml_worker *worker, uint32_t channel, uint64_t *bytes);
+uint32_t sidecaml_worker_committed(const sidecaml_worker *worker, uint32_t channel);
+/* From now on nothing is carried: to be called before the state's memory is cleared. */
+void sidecaml_worker_drop_carried(sidecaml_worker *worker, uint32_t channel);
+
+/* An input that all requests of a run share, such as a rate: they are run together only where it is equal in all. */
+#define SIDECAML_SHARED (-1)
+
+/* How a model runs several requests as one. A request is as many rows as it has along the axes, often one. */
+struct sidecaml_batching {
+    uint32_t most;         /* rows of one run, up to SIDECAML_MOST_BATCH; 1 for no batches */
+    uint32_t gather_from;  /* the fewest for which it pays to copy them together; 0: never */
+    uint32_t rest_from;    /* the fewest neighbours for which it pays to copy what does not lie in place; 0: never */
+    uint32_t tensor_count; /* inputs, then outputs */
+    /* Of each tensor, the axis along which requests lie side by side, or SIDECAML_SHARED. Outputs have an axis. */
+    const int32_t *axes;
+    const uint64_t *costs_ns; /* most + 1 numbers: what a run of so many rows was seen to take; 0 where unknown */
+    /* Gives what runs the model on these places, whose memory stays where it is until `drop`. A row of dims for each
+     * tensor. Called between runs, on the thread that serves. */
+    int (*bind)(void *context, void *const *addresses, const uint64_t (*dims)[SIDECAML_MAX_RANK], void **runner,
+                struct sidecaml_failure *why);
+    sidecaml_runner run;
+    void (*drop)(void *runner);
+    void *context;
+};
+
+/* Has sidecaml_worker_serve run requests together that it has runners for, from now on; without it, and in
+ * sidecaml_worker_next, they run one by one. Only where the answers are the same either way, which is the caller's to
+ * know. Once, and before any channel is attached: -INVALID otherwise, or for axes that no tensor has. */
+int sidecaml_worker_set_batching(sidecaml_worker *worker, const struct sidecaml_batching *batching,
+                                 struct sidecaml_failure *why);
 
 /* The native lane: as next, but requests for which there is a runner are run and completed here, one after the other.
  * Returns 1 for a request that the caller has to finish: there is no runner (why->code is 0; it has not started), or
@@ -306,6 +417,21 @@ int sidecaml_worker_serve(sidecaml_worker *worker, uint64_t timeout_ns, struct s
 /* Ends the process at once, with status 0, when the other end of socket `fd` is gone: from a thread of its own, so
  * that a worker in the middle of a long run does not outlive its supervisor. */
 int sidecaml_exit_with_peer(int fd, struct sidecaml_failure *why);
+
+/* Has the calling thread hold `fd`, shared memory of a page that is all zeros, until its end: whoever waits for that
+ * with sidecaml_lifeline_wait is told at once, and not only when the memory of the process is given back. */
+int sidecaml_lifeline_hold(int fd, struct sidecaml_failure *why);
+
+/* Waits until the thread that holds it is over: 1; 0 when the time is up, or now and then before. -INVALID: nobody
+ * holds it. What lies in the page is only looked at, and may be wrong: a 1 is a reason to look closer. */
+int sidecaml_lifeline_wait(int fd, uint64_t timeout_ns, struct sidecaml_failure *why);
+
+/* Has this process survive that a client takes pages of its segment away: in their place come zeros, private ones, and
+ * the channel is broken. To be called when everything is loaded that might install a handler of SIGBUS, and again
+ * whenever somebody may have done so: it looks, and costs a system call where nothing has changed. A worker that waits,
+ * or is busy, does that by itself every few milliseconds, once this was called.
+ * One thread at a time. */
+int sidecaml_guard(struct sidecaml_failure *why);
 
 /* --- Client: the control socket (control.c; the only part that needs msgpack) --------------------------------------
  */
@@ -326,6 +452,18 @@ struct sidecaml_carried_info {
     struct sidecaml_tensor_info input;
 };
 
+/* How the requests of a model are run together, as its worker found out when it loaded it. */
+struct sidecaml_batching_info {
+    char *policy;         /* "exact", "ulp N", "any" or "off"; NULL when the daemon says nothing of batches */
+    char *dim;            /* what counts requests; "" where nothing does */
+    char *why;            /* what limits `most`; "" where nothing does but the configuration */
+    uint32_t most;        /* rows that one run takes; 1: requests run one by one */
+    uint32_t gather_from; /* fewest requests that are copied together; 0: none ever are */
+    bool in_place;        /* whether slots may lie side by side, and be run where they lie */
+    uint32_t shared_count;
+    char **shared; /* names of inputs: only requests with the same bits in them are run together */
+};
+
 struct sidecaml_model_info {
     char *name;
     char *engine;
@@ -337,6 +475,7 @@ struct sidecaml_model_info {
     struct sidecaml_tensor_info *tensors;
     uint32_t carried_count;
     struct sidecaml_carried_info *carried;
+    struct sidecaml_batching_info batching;
 };
 
 struct sidecaml_models {
@@ -367,11 +506,28 @@ struct sidecaml_open {
     uint32_t dim_count;
     uint64_t text_bytes; /* room for the text of each string tensor in each slot; 0 leaves it to the daemon */
     enum sidecaml_policy policy;
+    bool high_priority; /* its requests come before those of other channels; DENIED to users who are not trusted */
 };
 
 /* Opens a channel. On success the channel owns control_fd, and *out_models holds the one model's description. */
 int sidecaml_control_open(int control_fd, const struct sidecaml_open *what, uint64_t timeout_ns, sidecaml_channel **out,
                           struct sidecaml_models *out_models, struct sidecaml_failure *why);
+
+/* Whom to ask: where, as whom, and within how long for the whole of a question. */
+struct sidecaml_daemon {
+    const char *path;
+    const char *client_name;
+    uint64_t timeout_ns;
+};
+
+/* connect and describe in one, and connect and open. When the daemon goes away in the middle, or says that it shuts
+ * down, they begin again from the connect, after pauses, until the time is over: whoever restarts a daemon need not
+ * think of its clients. Where none has answered at all that is CONNECT at once. What is wrong with an answer is told,
+ * never asked again. On failure nothing is left to close. */
+int sidecaml_daemon_describe(const struct sidecaml_daemon *daemon, const char *model, struct sidecaml_models *out,
+                             struct sidecaml_failure *why);
+int sidecaml_daemon_open(const struct sidecaml_daemon *daemon, const struct sidecaml_open *what, sidecaml_channel **out,
+                         struct sidecaml_models *out_models, struct sidecaml_failure *why);
 
 /* Why a gone channel is gone, from its last event; SERVER_GONE's own text when the daemon said nothing. */
 void sidecaml_control_gone(const sidecaml_channel *channel, struct sidecaml_failure *why);

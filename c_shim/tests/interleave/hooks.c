@@ -2,6 +2,8 @@
  * exploration, and at places that are not registered, they are plain accesses. */
 #include "machine.h"
 #include "mutants.h"
+#include "system.h"
+#include "word.h"
 
 /* --- Called by the core ------------------------------------------------------------------------------------------ */
 
@@ -26,6 +28,7 @@ uint64_t interleave_load64(const _Atomic uint64_t *p, memory_order order) {
 }
 
 static void store(int number, uint64_t value, memory_order order) {
+    if (mutant_drops(machine.places[number].kind)) return;
     order = mutant_store(machine.places[number].kind, value, order);
     take_step((struct step){.operation = OP_STORE, .place = number, .value = value, .order = order});
 }
@@ -79,7 +82,7 @@ void control_post(int bell) {
 }
 
 void bell_post(int bell) {
-    if (!mutant_is(POST_DROPPED)) control_post(bell);
+    if (!mutant_is(POST_DROPPED) && !(mutant_is(RESUME_POST_DROPPED) && system_resumes())) control_post(bell);
 }
 
 void bell_drain(int bell, uint32_t most) {
@@ -88,6 +91,23 @@ void bell_drain(int bell, uint32_t most) {
 
 uint32_t bell_sleep(uint32_t mask, int control, bool timed) {
     return (uint32_t)take_step((struct step){.operation = OP_SLEEP, .mask = mask, .control = control, .timed = timed});
+}
+
+bool dies_in(void (*life)(void)) {
+    if (_setjmp(machine.threads[running].grave) == 0) {
+        machine.threads[running].mortal = true;
+        life();
+        machine.threads[running].mortal = false;
+        return false;
+    }
+    struct thread *thread = &machine.threads[running];
+    thread->mortal = thread->died = false;
+    return true;
+}
+
+bool died_before_publishing(void) {
+    const struct step *wish = &machine.threads[running].last_wish;
+    return wish->operation == OP_CAS && word_state(wish->value) == SIDECAML_STATE_DONE;
 }
 
 int bell_count(int bell) {

@@ -30,7 +30,7 @@ void machine_reset(int thread_count, int most_buffered) {
 
 void register_place(const volatile void *address, enum place_kind kind) {
     if (machine.place_count == MOST_PLACES) abort();
-    machine.places[machine.place_count++] = (struct place){.address = address, .kind = kind};
+    machine.places[machine.place_count++] = (struct cell){.address = address, .kind = kind};
 }
 
 int find_place(const volatile void *address) {
@@ -39,11 +39,15 @@ int find_place(const volatile void *address) {
     return -1;
 }
 
+static bool is_wide(enum place_kind kind) {
+    return kind == WORD || kind == STARTED || kind == COMMITTED;
+}
+
 void machine_settle(void) {
     for (int i = 0; i < machine.place_count; i++) {
-        struct place *place = &machine.places[i];
-        place->value = place->kind == WORD ? atomic_load((const _Atomic uint64_t *)place->address)
-                                           : atomic_load((const _Atomic uint32_t *)place->address);
+        struct cell *place = &machine.places[i];
+        place->value = is_wide(place->kind) ? atomic_load((const _Atomic uint64_t *)place->address)
+                                            : atomic_load((const _Atomic uint32_t *)place->address);
         place->locked_by = -1;
         place->message = KNOWS_ALL;
     }
@@ -51,8 +55,8 @@ void machine_settle(void) {
 
 void machine_store_back(void) {
     for (int i = 0; i < machine.place_count; i++) {
-        const struct place *place = &machine.places[i];
-        if (place->kind == WORD)
+        const struct cell *place = &machine.places[i];
+        if (is_wide(place->kind))
             atomic_store((_Atomic uint64_t *)place->address, place->value);
         else
             atomic_store((_Atomic uint32_t *)place->address, (uint32_t)place->value);
@@ -79,7 +83,7 @@ static bool still_locks(const struct thread *thread, int place) {
 void machine_arrive(int t, int index) {
     struct thread *thread = &machine.threads[t];
     struct buffered store = thread->buffered[index];
-    struct place *place = &machine.places[store.place];
+    struct cell *place = &machine.places[store.place];
     place->value = store.value;
     place->message = store.message;
     thread->buffered_count--;
@@ -123,7 +127,7 @@ static void buffer_store(int t, const struct step *step, const knowledge *read) 
 
 static uint64_t do_load(int t, const struct step *step) {
     struct thread *thread = &machine.threads[t];
-    const struct place *place = &machine.places[step->place];
+    const struct cell *place = &machine.places[step->place];
     const struct buffered *own = own_latest(thread, step->place);
     if (own) return own->value;
     if (acquires(step->order) && !mutant_forgets(place->kind, place->value)) thread->knows |= place->message;
@@ -161,7 +165,16 @@ static uint64_t do_sleep(int t, enum way way) {
     return posted(mask);
 }
 
+static void die(struct thread *thread) {
+    thread->died = true;
+    thread->last_wish = thread->next;
+}
+
 uint64_t machine_step(int t, enum way way) {
+    if (way == BY_DEATH) {
+        die(&machine.threads[t]);
+        return 0;
+    }
     const struct step *step = &machine.threads[t].next;
     switch (step->operation) {
     case OP_LOAD:
@@ -214,6 +227,8 @@ bool machine_may_step(int t, enum way way) {
     const struct thread *thread = &machine.threads[t];
     const struct step *step = &thread->next;
     if (thread->ended) return false;
+    /* What it stored before arrives, however it ends: that its death comes after is no loss. */
+    if (way == BY_DEATH) return thread->mortal && thread->buffered_count == 0;
     if (step->operation == OP_SLEEP) return may_wake(step, way);
     if (way != AS_ASKED) return false;
     if (step->operation == OP_CHANGE) return thread->version != machine.version;
@@ -264,7 +279,8 @@ uint64_t payload_read(int payload) {
 static uint64_t hash_thread(uint64_t hash, const struct thread *thread) {
     bool may_go_on = thread->version != machine.version;
     hash = mix(hash, thread->history);
-    hash = mix(hash, (uint64_t)thread->ended << 1 | may_go_on);
+    hash = mix(hash, (uint64_t)thread->mortal << 2 | (uint64_t)thread->ended << 1 | may_go_on);
+    hash = mix(hash, (uint64_t)thread->last_wish.operation << 32 ^ thread->last_wish.value);
     hash = mix(hash, (uint64_t)thread->next.operation << 32 | (uint32_t)thread->next.place);
     hash = mix(hash, thread->knows);
     hash = mix(hash, mutant_is(RECHECK_REMOVED) ? thread->last_word : 0);
@@ -279,7 +295,7 @@ static uint64_t hash_thread(uint64_t hash, const struct thread *thread) {
 
 uint64_t machine_hash(uint64_t hash) {
     for (int i = 0; i < machine.place_count; i++) {
-        const struct place *place = &machine.places[i];
+        const struct cell *place = &machine.places[i];
         hash = mix(mix(hash, place->value), (uint64_t)place->locked_by);
         hash = mix(hash, place->message);
     }

@@ -15,7 +15,7 @@ typedef uint64_t knowledge;
 #define KNOWS_ALL UINT64_MAX
 #define KNOWS_NOTHING UINT64_C(0)
 
-struct place {
+struct cell {
     const volatile void *address;
     enum place_kind kind;
     uint64_t value;
@@ -33,7 +33,7 @@ struct buffered {
     knowledge message;
 };
 
-enum operation { OP_NONE, OP_LOAD, OP_STORE, OP_EXCHANGE, OP_CAS, OP_POST, OP_DRAIN, OP_SLEEP, OP_CHANGE };
+enum operation { OP_NONE, OP_LOAD, OP_STORE, OP_EXCHANGE, OP_CAS, OP_POST, OP_DRAIN, OP_SLEEP, OP_CHANGE, OP_DEATH };
 
 struct step {
     enum operation operation;
@@ -45,18 +45,21 @@ struct step {
     bool timed;
 };
 
-/* How a step ends: all but a sleep in one way. */
-enum way { AS_ASKED, BY_CONTROL, BY_TIME, WAYS };
+/* How a step ends: all but a sleep in one way, or not at all, by the thread's death. */
+enum way { AS_ASKED, BY_CONTROL, BY_TIME, BY_DEATH, WAYS };
 
 struct thread {
     jmp_buf resume;
     char *stack_used; /* down to here, between two steps */
     bool started, ended;
-    struct step next;   /* what it wants to do */
-    uint64_t result;    /* of the step, for the thread */
-    uint64_t history;   /* hash of every result since the last checkpoint */
-    uint64_t last_word; /* read from a slot's word, for RECHECK_REMOVED */
-    unsigned version;   /* of the machine, when it began to wait for a change */
+    bool mortal, died;
+    jmp_buf grave;         /* where it goes on after its death */
+    struct step last_wish; /* the step before which it died */
+    struct step next;      /* what it wants to do */
+    uint64_t result;       /* of the step, for the thread */
+    uint64_t history;      /* hash of every result since the last checkpoint */
+    uint64_t last_word;    /* read from a slot's word, for RECHECK_REMOVED */
+    unsigned version;      /* of the machine, when it began to wait for a change */
     uint64_t clock;
     knowledge knows;
     int buffered_count;
@@ -71,7 +74,7 @@ struct machine {
     int bells[MOST_BELLS];
     int posts_left[MOST_BELLS]; /* posts that have not ended a sleep yet */
     uint64_t payloads[MOST_PAYLOADS];
-    struct place places[MOST_PLACES];
+    struct cell places[MOST_PLACES];
     struct thread threads[MOST_THREADS];
 };
 extern struct machine machine;

@@ -8,6 +8,10 @@ void mutant_choose(enum mutant mutant) {
     chosen = mutant;
 }
 
+bool mutant_is_of_take_over(enum mutant mutant) {
+    return mutant >= RESUME_POST_DROPPED && mutant <= COMMITTED_DROPPED;
+}
+
 bool mutant_is(enum mutant mutant) {
     return chosen == mutant;
 }
@@ -17,7 +21,7 @@ static bool is_finished(uint64_t word) {
 }
 
 memory_order mutant_load(enum place_kind kind, memory_order order) {
-    static const enum mutant weakens[] = {
+    static const enum mutant weakens[KINDS] = {
         [WORD] = RECHECK_ACQUIRE, [WAITING] = WAITING_LOAD_ACQUIRE, [PARKED] = PARKED_LOAD_ACQUIRE};
     return order == memory_order_seq_cst && chosen == weakens[kind] ? memory_order_acquire : order;
 }
@@ -48,6 +52,10 @@ memory_order mutant_cas(uint64_t desired, memory_order order) {
     if (chosen == COMPLETE_RELAXED && is_finished(desired)) return memory_order_relaxed;
     if (chosen == TAKE_RELAXED && word_state(desired) == SIDECAML_STATE_RUNNING) return memory_order_relaxed;
     return order;
+}
+
+bool mutant_drops(enum place_kind kind) {
+    return (kind == STARTED && chosen == STARTED_DROPPED) || (kind == COMMITTED && chosen == COMMITTED_DROPPED);
 }
 
 bool mutant_is_blind(uint64_t desired) {
@@ -85,6 +93,10 @@ const char *mutant_name(enum mutant mutant) {
         [COMPLETE_BLIND] = "DONE stored blindly",
         [GIVE_UP_BLIND] = "ABANDONED stored blindly",
         [TAKE_BLIND] = "RUNNING stored blindly",
+        [RESUME_POST_DROPPED] = "post at take-over dropped",
+        [RESUME_FORMATS] = "segment formatted at take-over",
+        [STARTED_DROPPED] = "started dropped",
+        [COMMITTED_DROPPED] = "committed dropped",
     };
     _Static_assert(sizeof names / sizeof names[0] == MUTANT_COUNT, "every mutant has a name");
     return names[mutant];

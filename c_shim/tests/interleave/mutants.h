@@ -26,9 +26,15 @@ enum mutant {
     COMPLETE_BLIND,        /* DONE stored over whatever is there */
     GIVE_UP_BLIND,         /* ABANDONED or FREE stored over whatever is there */
     TAKE_BLIND,            /* RUNNING stored over whatever is there */
+    RESUME_POST_DROPPED,   /* a successor believes that nobody sleeps */
+    RESUME_FORMATS,        /* a successor begins anew */
+    STARTED_DROPPED,       /* runs are not counted */
+    COMMITTED_DROPPED,     /* that a run succeeded is not noted */
     MUTANT_COUNT
 };
 
+/* Whether it shows only where a worker dies. */
+bool mutant_is_of_take_over(enum mutant mutant);
 const char *mutant_name(enum mutant mutant);
 void mutant_choose(enum mutant mutant);
 bool mutant_is(enum mutant mutant);
@@ -39,6 +45,8 @@ memory_order mutant_store(enum place_kind kind, uint64_t value, memory_order ord
 memory_order mutant_cas(uint64_t desired, memory_order order);
 /* Whether a load that found `value` acquires nothing. */
 bool mutant_forgets(enum place_kind kind, uint64_t value);
+/* Whether a store is left out. */
+bool mutant_drops(enum place_kind kind);
 /* Whether a compare-and-exchange is a store that does not look. */
 bool mutant_is_blind(uint64_t desired);
 

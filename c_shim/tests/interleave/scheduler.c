@@ -15,7 +15,7 @@
 #define MOST_STEPS 400
 #define STACK_BYTES 65536
 #define RED_ZONE 128 /* what a function may use below its stack pointer */
-#define MOST_REGIONS 24
+#define MOST_REGIONS 96
 #define SNAPSHOT_BYTES 65536
 
 int running = -1;
@@ -54,10 +54,11 @@ static void note(struct event event) {
 
 static void print_event(const struct event *event) {
     static const char *const operations[] = {
-        [OP_NONE] = "    arrived",      [OP_LOAD] = "load", [OP_STORE] = "store", [OP_EXCHANGE] = "exchange",
-        [OP_CAS] = "compare-exchange",  [OP_POST] = "post", [OP_DRAIN] = "drain", [OP_SLEEP] = "sleep",
-        [OP_CHANGE] = "wait for change"};
-    static const char *const kinds[] = {[WORD] = "word", [WAITING] = "waiting", [PARKED] = "parked"};
+        [OP_NONE] = "    arrived",       [OP_LOAD] = "load", [OP_STORE] = "store", [OP_EXCHANGE] = "exchange",
+        [OP_CAS] = "compare-exchange",   [OP_POST] = "post", [OP_DRAIN] = "drain", [OP_SLEEP] = "sleep",
+        [OP_CHANGE] = "wait for change", [OP_DEATH] = "dies"};
+    static const char *const kinds[] = {
+        [WORD] = "word", [WAITING] = "waiting", [PARKED] = "parked", [STARTED] = "started", [COMMITTED] = "committed"};
     const struct step *step = &event->step;
     printf("    thread %d  %s", event->thread, operations[step->operation]);
     if (step->operation > OP_CAS) {
@@ -92,6 +93,7 @@ uint64_t take_step(struct step step) {
     thread->stack_used = __builtin_frame_address(0);
     if (_setjmp(thread->resume) == 0) _longjmp(scheduler, 1);
     thread = &machine.threads[running]; /* its value from before the jump may be lost */
+    if (thread->died) _longjmp(thread->grave, 1);
     thread->history = mix(thread->history, thread->result + 1);
     return thread->result;
 }
@@ -116,6 +118,7 @@ static void resume(int t) {
 static void advance_once(int t, enum way way) {
     struct thread *thread = &machine.threads[t];
     struct step step = thread->next;
+    if (way == BY_DEATH) step.operation = OP_DEATH;
     thread->result = machine_step(t, way);
     note((struct event){.thread = t, .step = step, .value = step.operation == OP_STORE ? step.value : thread->result});
     resume(t);
@@ -123,7 +126,8 @@ static void advance_once(int t, enum way way) {
 
 /* A store enters its thread's own buffer, which no other thread can tell: it is no choice, but follows at once. */
 static void advance_stores(int t) {
-    if (machine.most_buffered == 0) return;
+    /* Of one that may die, each store is a step that may not come. */
+    if (machine.most_buffered == 0 || machine.threads[t].mortal) return;
     while (result->finding == NOTHING_FOUND && machine.threads[t].next.operation == OP_STORE &&
            machine_may_step(t, AS_ASKED))
         advance_once(t, AS_ASKED);

@@ -51,6 +51,12 @@ struct scenario {
 /* For use inside threads and at_end: reports what was found and gives the schedule up. */
 void expect(bool holds, const char *what);
 
+/* Runs `life`, in which the thread may die before any of its steps: nothing more of it happens then, and the thread
+ * goes on here, as a process that learns of the death. Whether it died. Who takes part in no such story never dies. */
+bool dies_in(void (*life)(void));
+/* Whether the thread's last death kept it from publishing the answer that it had computed. */
+bool died_before_publishing(void);
+
 /* Payload: place numbers are the scenario's own, below MOST_PAYLOADS. */
 #define MOST_PAYLOADS 8
 void payload_write(int place, uint64_t value);
@@ -64,7 +70,7 @@ void wait_for_change(void);
 
 /* --- Places and doorbells ---------------------------------------------------------------------------------------- */
 
-enum place_kind { WORD, WAITING, PARKED };
+enum place_kind { WORD, WAITING, PARKED, STARTED, COMMITTED, KINDS };
 /* Accesses to places that are not registered (counters, hints) are no steps: nothing depends on them. */
 void register_place(const volatile void *place, enum place_kind kind);
 /* Memory that the threads change besides. */

@@ -21,6 +21,14 @@ extern sidecaml_channel *channels[MOST_CHANNELS];
 /* Makes a worker and its channels, which sleep at once when there is nothing for them, and registers with the scheduler
  * what they share and what they remember. */
 void system_start(uint32_t channel_count, uint32_t slots);
+/* In a story that begins with this, workers run two requests of a channel of two slots as one; NULL for none. The
+ * context of `alone` is its slot's number. */
+void system_expect_batches(sidecaml_runner alone, sidecaml_runner together);
+/* In a story of one channel, which begins with `system_expect_deaths`: makes a new worker that goes on with it. */
+void system_expect_deaths(int most);
+void system_take_over(void);
+/* Whether a worker is taking over just now. */
+bool system_resumes(void);
 
 /* What the core remembers in private memory, as a number. */
 uint64_t system_hash(void);

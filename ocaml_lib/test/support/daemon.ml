@@ -1,4 +1,4 @@
-type t = { folder : string; socket : string; pid : int; mutable running : bool; mutable asked : bool }
+type t = { folder : string; socket : string; models : string list; mutable pid : int; mutable running : bool; mutable asked : bool }
 
 let patience_s = 90.
 
@@ -48,13 +48,18 @@ let rec wait_ready d give_up =
 
 let spawn folder arguments =
   let python = python () in
-  let log = Unix.openfile (Filename.concat folder "daemon.log") [ O_WRONLY; O_CREAT; O_CLOEXEC ] 0o600 in
+  let log = Unix.openfile (Filename.concat folder "daemon.log") [ O_WRONLY; O_CREAT; O_TRUNC; O_CLOEXEC ] 0o600 in
   let null = Unix.openfile "/dev/null" [ O_RDONLY; O_CLOEXEC ] 0 in
   let command = Array.of_list (python :: script :: folder :: arguments) in
   let pid = Unix.create_process python command null log log in
   Unix.close log;
   Unix.close null;
   pid
+
+let pause d ~seconds =
+  Unix.kill d.pid Sys.sigstop;
+  (* By another process: nothing of ours has to run meanwhile. *)
+  if Sys.command (Printf.sprintf "(sleep %d; kill -CONT %d) &" seconds d.pid) <> 0 then Unix.kill d.pid Sys.sigcont
 
 let rec wait_end d give_up =
   match Unix.waitpid [ WNOHANG ] d.pid with
@@ -81,19 +86,31 @@ let ask_to_stop d =
     Unix.kill d.pid Sys.sigterm
   end
 
+let wait_stopped d =
+  d.running <- false;
+  let status = wait_end d (Unix.gettimeofday () +. patience_s) in
+  if status <> WEXITED 0 then failwith ("the daemon ended badly:\n" ^ log d.folder)
+
 let stop d =
   if d.running then begin
-    d.running <- false;
     ask_to_stop d;
-    let status = wait_end d (Unix.gettimeofday () +. patience_s) in
-    if status <> WEXITED 0 then failwith ("the daemon ended badly:\n" ^ log d.folder)
+    wait_stopped d
   end;
   if Sys.file_exists d.folder then remove d.folder
+
+let begin_again d =
+  d.pid <- spawn d.folder d.models;
+  d.running <- true;
+  d.asked <- false
+
+let start_again d =
+  begin_again d;
+  wait_ready d (Unix.gettimeofday () +. patience_s)
 
 let start ?(models = []) () =
   let folder = make_folder () in
   let socket = Filename.concat folder "sidecaml.sock" in
-  let d = { folder; socket; pid = spawn folder models; running = true; asked = false } in
+  let d = { folder; socket; models; pid = spawn folder models; running = true; asked = false } in
   match wait_ready d (Unix.gettimeofday () +. patience_s) with
   | () -> d
   | exception exn ->

@@ -19,11 +19,23 @@ val socket : t -> string
 val workers : t -> int list
 (** [workers d] are the ids of its worker processes. *)
 
+val pause : t -> seconds:int -> unit
+(** [pause d ~seconds] stops the supervisor, which goes on by itself after so long. *)
+
 val kill : t -> unit
 (** [kill d] ends it without a chance to clean up, and waits for its end. *)
 
+val begin_again : t -> unit
+(** [begin_again d] starts one that has ended, at the same socket, and does not wait for it. *)
+
+val start_again : t -> unit
+(** [start_again d] waits until its models are announced. *)
+
 val ask_to_stop : t -> unit
 (** [ask_to_stop d] only sends the signal; {!stop} waits for the end. *)
+
+val wait_stopped : t -> unit
+(** [wait_stopped d] waits for the end that {!ask_to_stop} asked for, and fails when that is none. *)
 
 val stop : t -> unit
 (** [stop d] asks it to end, and fails when it does not end well. Allowed on one that was killed. *)
