@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO
 
@@ -73,8 +73,9 @@ class Driver:
         return [int(pid) for pid in pids]
 
     def ask(self, line: str) -> str:
-        self.stdin.write(line + "\n")
-        self.stdin.flush()
+        """Tell it a line, and return its answer: one that has ended said why before."""
+        with suppress(BrokenPipeError):
+            os.write(self.stdin.fileno(), f"{line}\n".encode())
         return self.line()
 
     def end(self) -> int:
@@ -209,6 +210,7 @@ def test_a_driver_whose_server_was_killed_says_so(
     driver = start(bench_c(path, small))
     (server,) = driver.ready()
     os.kill(server, signal.SIGKILL)
+    # It says so before it is asked, or when it is.
     answer = driver.ask(f"outputs 1 {tmp_path / 'outputs'}")
     assert answer.startswith("error ")
     assert "ended" in answer
