@@ -538,7 +538,7 @@ static void nor_does_who_is_too_late_by_then(void) {
     open_all(2, 8, 2, 0);
     model.poison = 22;
     model.during = wait_until;
-    until_ns = sidecaml_now_ns() + 10 * LONG_NS;
+    until_ns = sidecaml_now_ns() + 40 * LONG_NS;
     submit(0, 1), submit(0, 30), submit_by(1, 20, 0.5f, until_ns - 1);
     serve_all();
     CHECK_EQ(sidecaml_channel_poll(channels[1], 0), -SIDECAML_E_DEADLINE);
@@ -928,7 +928,7 @@ static void and_those_whose_requests_all_run_alone(void) {
 }
 
 static void hold_two_rows_up(void) {
-    uint64_t until = sidecaml_now_ns() + 4 * LONG_NS; /* longer than anything else, should the machine stand still */
+    uint64_t until = sidecaml_now_ns() + 20 * LONG_NS; /* longer than anything else, should the machine stand still */
     while (model.rows[model.runs - 1] == 2 && sidecaml_now_ns() < until)
         ;
 }
@@ -1169,7 +1169,7 @@ static void after_a_batch_that_failed_deadlines_are_looked_at_again(void) {
     open_all(1, 4, 2, 1);
     sidecaml_channel_set_stamps(channels[0], true);
     model.during = wait_until;
-    until_ns = sidecaml_now_ns() + 10 * LONG_NS;
+    until_ns = sidecaml_now_ns() + 40 * LONG_NS;
     submit_by(0, 40, 0.5f, 0);
     submit_by(0, 1, 0.5f, sidecaml_now_ns() + FAR_NS);
     submit_by(0, 2, 0.5f, until_ns - 1);
@@ -1386,18 +1386,28 @@ static void nobody_is_strict_where_nothing_waits(void) {
     close_all(1);
 }
 
-/* Or where more comes than can be run, those that are refused between two runs would undo it. */
-static void an_estimate_is_not_doubted_as_long_as_requests_are_run(void) {
+/* False where the machine stood still between two runs for long enough that it would be. */
+static bool an_estimate_is_not_doubted_between_runs(void) {
+    int refused = 0, in_time = 0;
     open_all(1, 4, 2, LONG_NS);
     model.during = take_time;
     uint32_t i = 0;
     for (int run = 0; run < 4; run++) {
-        for (int refused = 0; refused < 40; refused++)
-            CHECK_EQ(outcome_of(i++, LONG_NS - LONG_NS / 32), -SIDECAML_E_DEADLINE);
+        uint64_t begun = sidecaml_now_ns();
+        for (int request = 0; request < 40; request++)
+            refused += outcome_of(i++, LONG_NS - LONG_NS / 32) == -SIDECAML_E_DEADLINE;
+        in_time += sidecaml_now_ns() - begun < LONG_NS / 2;
         CHECK_EQ(outcome_of(i++, 600 * (uint64_t)LONG_NS), 0);
     }
-    CHECK_EQ(model.singles, 4);
+    CHECK(in_time < 4 || (refused == 160 && model.singles == 4));
     close_all(1);
+    return in_time == 4;
+}
+
+/* Or where more comes than can be run, those that are refused between two runs would undo it. */
+static void an_estimate_is_not_doubted_as_long_as_requests_are_run(void) {
+    for (int tries = 0; !an_estimate_is_not_doubted_between_runs(); tries++)
+        CHECK(tries < 5);
 }
 
 /* --- Death --- */

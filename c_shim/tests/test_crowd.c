@@ -215,5 +215,5 @@ int main(void) {
         {TEST(many_clients_are_counted_nearly_right)},
         {TEST(of_two_that_wake_at_once_one_sees_the_other)},
     };
-    return RUN_TESTS(tests, 60);
+    return RUN_TESTS(tests, 240);
 }

@@ -175,7 +175,7 @@ static void a_closed_loop_ends_at_its_time_under_every_policy(void) {
         open_pair(4);
         struct sidecaml_load load = a_load(3, 0);
         load.policy = policies[p];
-        load.end_ns += SECOND / 2;
+        load.end_ns += SECOND;
         struct sidecaml_load_result result = run(&load, 0);
         CHECK(sidecaml_now_ns() >= load.end_ns);
         CHECK(result.sampled > 3);
@@ -321,7 +321,7 @@ static void an_open_loop_sends_what_arrives_under_every_policy(void) {
 static void those_that_wait_for_a_slot_count_from_when_they_were_due(void) {
     open_pair(1);
     struct sidecaml_load load = a_load(1, 10000);
-    load.end_ns += SECOND / 2;
+    load.end_ns += 2 * (uint64_t)SECOND;
     worker.quiet_until = load.start_ns + SECOND / 20;
     struct sidecaml_load_result result = run(&load, 0);
     struct arrivals arrivals;

