@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,9 @@ def test_channels_whose_requests_run_together_move(daemon: StartDaemon, tmp_path
             caller.busy.set()
         wait_until("they are apart", lambda: stage.are_apart(*pair), PATIENCE_S)
         stage.await_calls(pair)
-        assert all(batched_by_the_worker_of(running, caller.number) for caller in pair)
+        for caller in pair:
+            together = partial(batched_by_the_worker_of, running, caller.number)
+            wait_until("requests of each run together", together, PATIENCE_S)
 
 
 def batched_by_the_worker_of(running: Daemon, channel: int) -> int:
@@ -143,8 +146,8 @@ class Crashing:
     def __init__(self, folder: Path) -> None:
         self.orders = Orders(folder / "orders")
         environment = self.orders.environment(build())
-        # Whoever is stopped is killed soon.
-        config = configured(folder, worker_timeout_s=0.5)
+        # Whoever is stopped is killed soon, but not who was not run for a moment.
+        config = configured(folder, worker_timeout_s=3)
         self.running = Daemon(folder, {}, f"--config={config}", env=environment)
 
 

@@ -21,7 +21,7 @@ from ipc_server.errors import SidecamlError
 from ipc_server.resilient import Settings
 
 CALLABLES = REPOSITORY / "tests" / "callables"
-QUICK = Settings(patience_s=2, longest_pause_s=0.02)
+QUICK = Settings(patience_s=5, longest_pause_s=0.02)
 PATIENT = Settings(patience_s=60)
 X = np.arange(2 * 64, dtype=np.float32).reshape(2, 64)
 

@@ -21,7 +21,7 @@ from ipc_server.settings import Settings
 LANES = ("native", "python")
 # What is left of the segment: nothing, its first page, half of it.
 LEFT = {"nothing": lambda size: 0, "a page": lambda size: 4096, "half": lambda size: size // 2}
-LONG_N, LONG_S = 500, 0.3
+LONG_N, LONG_S = 1500, 0.9
 
 Start = Callable[..., OneWorker]
 
