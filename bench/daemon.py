@@ -124,7 +124,8 @@ def resting(
 
 def configuration(model: str, file: Path, variants: Iterable[str], socket: Path) -> str:
     """Write the daemon's settings: one model a variant, LANE-POLICY, LANE-POLICY-carried or FORM-POLICY."""
-    tables = [f'socket = "{socket}"\n']
+    # Those that rest are stopped, for as long as the others take.
+    tables = [f'socket = "{socket}"\n\n[limits]\nworker_timeout_s = 86400\n']
     for variant in variants:
         lane, policy, *carried = variant.split("-")
         pairs = STATE[model].items() if carried else ()

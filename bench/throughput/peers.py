@@ -114,7 +114,8 @@ def _called(running: Sequence[LineProcess], server: int) -> tuple[int, int]:
         client.send(f"{start_ns} {SECONDS}")
     before = _tree_cpu_ns(server)
     counts = [int(_word(client, "done")) for client in running]
-    return sum(counts), _tree_cpu_ns(server) - before
+    # Which is counted in ticks.
+    return sum(counts), max(_tree_cpu_ns(server) - before, NS // os.sysconf("SC_CLK_TCK"))
 
 
 def _word(client: LineProcess, wanted: str) -> str:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 MODEL = Path(__file__).with_name("slot_life.pml")
-LONGEST_S = 600
+LONGEST_S = 1800
 
 # Small enough to be explored whole, each with another part of the story in full.
 CONFIGURATIONS = {

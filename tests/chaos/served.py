@@ -22,6 +22,8 @@ LIMITS = {
     "max_attempts": 7,
 }
 SETTLE_S = 60.0
+# What it holds may take so long to be as it was: who closes descriptors has to be run for it.
+AT_REST_S = 15.0
 _WARM = re.compile(r"model (\S+): standby (\d+) is warm")
 # Who begins to serve.
 _BEGAN = re.compile(r"model (\S+): (?:worker (\d+) took over|ready in .*?, worker (\d+),)")
@@ -45,6 +47,7 @@ class Served:
         settings.write_text(catalogue.configuration(folder, LIMITS, standbys), encoding="utf-8")
         self.standbys = standbys
         self._warm: dict[int, str] = {}
+        self._half_said = ""
         # Of each model: the worker that was seen last to begin, and when it was seen.
         self.began: dict[str, tuple[int, int]] = {}
         with contextlib.ExitStack() as undo:
@@ -81,7 +84,8 @@ class Served:
 
     def read_log(self) -> None:
         """Take in what the daemon said since."""
-        said = self._log.read()
+        said, line_end, self._half_said = (self._half_said + self._log.read()).rpartition("\n")
+        said += line_end
         for model, pid in _WARM.findall(said):
             self._warm[int(pid)] = model
         for model, successor, first in _BEGAN.findall(said):
@@ -152,8 +156,25 @@ class Holdings:
         return found
 
 
-def holdings(served: Served) -> Holdings:
-    """Look at a daemon whose clients have their channels and whose standbys are warm."""
+def holdings(served: Served, base: Holdings | None = None) -> Holdings:
+    """Look at a daemon whose clients have their channels, for a while until it holds what it did.
+
+    Without a base, what it held one second before.
+    """
+    end = time.monotonic() + AT_REST_S
+    before = base
+    while True:
+        try:
+            now = _look(served)
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # a worker has ended in the middle of it
+        if (before and not now.leaks(before)) or time.monotonic() > end:
+            return now
+        before = base or now
+        time.sleep(1)
+
+
+def _look(served: Served) -> Holdings:
     workers = served.wait_settled()
     names = [entry.name for entry in Path("/dev/shm").iterdir() if entry.name.startswith("sidecaml")]
     return Holdings(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from daemon_process import is_alive
+
 from chaos.fleet import Fleet, Life
 from chaos.served import Served
 
@@ -51,7 +53,8 @@ class Stalls:
                 self._seen[id(life)] = _Seen(answered, now_ns)
 
     def _may_wait(self, life: Life) -> bool:
-        _, began_ns = self._served.began.get(life.job, (0, 0))
-        is_served = began_ns > self._hit_ns.get(life.job, 0)
+        pid, began_ns = self._served.began.get(life.job, (0, 0))
+        # One that the machine did not run for long enough is taken for stopped, and its standby with it.
+        is_served = began_ns > self._hit_ns.get(life.job, 0) and is_alive(pid)
         is_there = not life.ended_ns and not self._fleet.is_stopped(life)
         return not is_served or not is_there or not life.counters.opened_ns

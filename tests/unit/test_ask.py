@@ -126,7 +126,7 @@ def test_what_is_wrong_with_an_answer_is_not_asked_again(tmp_path: Path) -> None
 
 def test_one_that_does_not_come_back_is_told_in_time(tmp_path: Path) -> None:
     with daemon(tmp_path, ends_asked) as path, pytest.raises(SidecamlError) as caught:
-        client.open_model("any", socket=path, patience_s=0.3)
+        client.open_model("any", socket=path, patience_s=3)
     assert caught.value.code is ErrorCode.CONNECT
 
 

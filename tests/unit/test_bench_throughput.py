@@ -259,7 +259,7 @@ def test_a_loop_that_is_stopped_says_so(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(stalls, "subprocess", SimpleNamespace(Popen=popen, PIPE=subprocess.PIPE))
     found: list[int] = []
     core = min(os.sched_getaffinity(0))
-    counting = threading.Thread(target=lambda: found.extend(stalls.count([core], 1.0, 200_000_000)))
+    counting = threading.Thread(target=lambda: found.extend(stalls.count([core], 3.0, 200_000_000)))
     counting.start()
     # Again and again: when it begins to read the clock is not known.
     while counting.is_alive():

@@ -258,4 +258,5 @@ def test_a_disk_that_does_not_answer_holds_up_one_thread_and_nobody_else(
     (place,) = tmp_path.iterdir()
     (row,) = about(place)["inputs"]
     assert np.load(place / row["file"]).tobytes() == b"abc"
+    impatient._wait_s = PATIENCE_S
     assert impatient.keep("m", 5, floats(3))
