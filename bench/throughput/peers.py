@@ -115,7 +115,7 @@ def _called(running: Sequence[LineProcess], server: int) -> tuple[int, int]:
     before = _tree_cpu_ns(server)
     counts = [int(_word(client, "done")) for client in running]
     # Which is counted in ticks.
-    return sum(counts), max(_tree_cpu_ns(server) - before, NS // os.sysconf("SC_CLK_TCK"))
+    return sum(counts), max(_tree_cpu_ns(server) - before, int(NS / os.sysconf("SC_CLK_TCK")))
 
 
 def _word(client: LineProcess, wanted: str) -> str:
