@@ -80,9 +80,14 @@ class Link:
 
     async def flush(self, timeout_s: float) -> None:
         """Wait until everything is sent or the other end is gone; TimeoutError when it does not read."""
-        async with asyncio.timeout(timeout_s):
-            while self._outbox and not self.ended:
-                await self._wait()
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._outbox and not self.ended:
+                    await self._wait()
+        except TimeoutError:
+            # After a stop of this process the time is over before what was to be sent was tried again.
+            if self._outbox and not self.ended:
+                raise
 
     async def finish(self) -> None:
         """Say that nothing more comes, and read on for a moment.

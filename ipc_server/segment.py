@@ -2,8 +2,8 @@
 
 Shared memory comes in two kinds, which everything above treats alike. The one has a name for the moment
 between its creation and its unlinking, while it is still empty: a kill at any other time leaves nothing, and
-at that moment a name without pages. The other, sealed, never has a name, and nobody can change its size: for
-clients of other users.
+at that moment a name without pages, which the next daemon removes. The other, sealed, never has a name, and
+nobody can change its size: for clients of other users.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import fcntl
 import os
 import secrets
 import socket
+import stat
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import posix_ipc
 
@@ -25,6 +27,7 @@ from ipc_server.abi import PAGE_BYTES, ErrorCode
 from ipc_server.errors import SidecamlError
 
 _SHARED_MEMORY = "/dev/shm"
+_PREFIX = "sidecaml-"
 _ATTEMPTS = 16
 _SEGMENT = "the segment"
 _COPY = "the private copy that the worker makes of a slot, because the client is not trusted,"
@@ -53,6 +56,18 @@ def create_segment(size: int, *, sealed: bool = False) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def remove_leftovers() -> None:
+    """Remove the names that this user's daemons left when they were killed as they created segments.
+
+    Who is creating one at this moment has its descriptor, and does not need the name any more.
+    """
+    for path in Path(_SHARED_MEMORY).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode) and status.st_size == 0 and status.st_uid == os.geteuid():
+                path.unlink()
 
 
 def create_status_page() -> int:
@@ -93,7 +108,7 @@ def create_socket_doorbell() -> tuple[int, int]:
 
 def _create_unlinked() -> int:
     for _ in range(_ATTEMPTS):
-        name = f"/sidecaml-{secrets.token_hex(12)}"
+        name = f"/{_PREFIX}{secrets.token_hex(12)}"
         try:
             shared = posix_ipc.SharedMemory(name, flags=posix_ipc.O_CREX, mode=0o600)
         except posix_ipc.ExistentialError:

@@ -15,7 +15,7 @@ import signal
 import socket
 from collections.abc import Callable
 
-from ipc_server import __version__, messages
+from ipc_server import __version__, messages, segment
 from ipc_server.abi import ErrorCode
 from ipc_server.access import peer_of
 from ipc_server.channel import Channels
@@ -93,6 +93,7 @@ class Supervisor:
         self._watch_signals()
         self._manager.attend(self._status)
         log.info("sidecaml %s: process %d listens on %s", __version__, os.getpid(), self._listener.path)
+        segment.remove_leftovers()
         await self._take_up()
         self._accept_on()
         announcing = asyncio.create_task(self._announce())

@@ -99,6 +99,17 @@ def nothing_left() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def proofs_have_time(nothing_left: None) -> Iterator[None]:
+    """Let no slow machine limit what is batched in this process; tests of the limit set it themselves."""
+    from ipc_server.engines import certificate  # noqa: PLC0415
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(certificate, "BUDGET_S", 60.0)
+        patch.setattr(certificate, "LONGEST_S", 120.0)
+        yield
+
+
 @pytest.fixture
 def daemon(nothing_left: None, tmp_path: Path) -> Iterator[StartDaemon]:
     """Start daemons, each in its own folder: `daemon({"name": path}, *arguments)`; they end with the test."""

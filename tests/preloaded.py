@@ -65,7 +65,7 @@ class Preloaded:
     def close(self) -> None:
         """End it."""
         with contextlib.suppress(BrokenPipeError):
-            self.process.communicate(timeout=30)
+            self.process.communicate(timeout=120)
 
 
 @contextlib.contextmanager

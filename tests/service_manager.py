@@ -71,7 +71,7 @@ class ServiceManager:
 
     def close(self) -> None:
         """Stop the daemon, flush the store, and end."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # of one that is gone: nothing to read
             self.ask("finish")
         self._sock.close()
         try:

@@ -8,7 +8,9 @@ what leaves every answer as it is, as far as the policy says, is batched:
     ulp N   floats at most N units in the last place apart; what the neighbours are must change no bit
     any     whatever the operator says: nothing is compared
 
-That takes as long as BUDGET_S; the largest size that was proven by then is the limit.
+That takes BUDGET_S of processor time; the largest size that was proven by then is the limit. While others
+have the processor nothing is proven, and a model that is loaded on a busy machine is to be batched like on
+any other: the clock ends it at LONGEST_S only, for models that wait, or are run by other threads.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,9 @@ log = logging.getLogger(__name__)
 # What runs functions; models it is ONNX Runtime that runs. What else a function imports is not known.
 RUN_BY = {"python": ("numpy",), "torch": ("torch", "numpy")}
 
+# Of the thread that runs the model, and by the clock.
 BUDGET_S = 2.0
+LONGEST_S = 10.0
 SEED = 6
 # Whole numbers are random below the first of these with which the model can be run at all: many are indices.
 SPANS = (100, 2, 1)
@@ -52,11 +56,36 @@ Same = Callable[[Array, Array], bool]
 
 
 class _OutOfTime(Exception):
-    """The time for proving is over."""
+    """The time for proving is over: says which."""
 
 
 class _Differs(Exception):
     """An answer was another one than alone: says how."""
+
+
+@dataclass(frozen=True)
+class _End:
+    """When the time for proving is over: of this thread's processor time, and by the clock."""
+
+    spent_s: float
+    clock_s: float
+
+    @classmethod
+    def of_all(cls) -> _End:
+        """Begin now."""
+        return cls(time.thread_time() + BUDGET_S, time.monotonic() + LONGEST_S)
+
+    def share(self, count: int) -> _End:
+        """Give one of so many equal parts of what is left."""
+        spent_s, clock_s = time.thread_time(), time.monotonic()
+        return _End(spent_s + (self.spent_s - spent_s) / count, clock_s + (self.clock_s - clock_s) / count)
+
+    def check(self) -> None:
+        """Raise _OutOfTime when it is over."""
+        if time.thread_time() >= self.spent_s:
+            raise _OutOfTime(f"{BUDGET_S:g} s of processor time")
+        if time.monotonic() >= self.clock_s:
+            raise _OutOfTime(f"{LONGEST_S:g} s")
 
 
 def certify(model: Loaded, settings: Settings, known: Batching | None = None) -> Batching:
@@ -125,13 +154,13 @@ def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 def _certified(model: Loaded, plan: Plan, settings: Settings) -> Batching:
     places = list(plan.places())
-    deadline = time.monotonic() + BUDGET_S
+    end = _End.of_all()
     every = []
     for number, at in enumerate(places, 1):
         # Each place has its share of what is left.
-        left = (deadline - time.monotonic()) / (len(places) - number + 1)
+        share = end.share(len(places) - number + 1)
         trial = Trial(model, plan, at, settings.max_batch)
-        found = _certified_at(trial, plan, settings, time.monotonic() + left)
+        found = _certified_at(trial, plan, settings, share)
         every.append((found, trial.lies_in_place or settings.batching == "any"))
     if not every:
         raise NotBatched("batch_at leaves no size to batch at: name one at least")
@@ -161,17 +190,17 @@ def _from_both(one: int, other: int) -> int:
     return 0 if 0 in (one, other) else max(one, other)
 
 
-def _certified_at(trial: Trial, plan: Plan, settings: Settings, deadline: float) -> Batching:
+def _certified_at(trial: Trial, plan: Plan, settings: Settings, end: _End) -> Batching:
     failure = ""
     for span in SPANS:
-        proof = _Proof(trial, settings, span, deadline)
+        proof = _Proof(trial, settings, span, end)
         try:
             proof.try_alone()
         except RunFailed as error:
             failure = f"it could not be tested, because it fails on random items{trial.at.text}: {error}"
             continue
-        except _OutOfTime:
-            raise NotBatched(f"{BUDGET_S:g} s did not suffice to run some items one by one") from None
+        except _OutOfTime as error:
+            raise NotBatched(f"{error} did not suffice to run some items one by one") from None
         proven, why = proof.proven()
         return _worth(plan, proof, proven, why)
     raise NotBatched(failure)
@@ -180,14 +209,14 @@ def _certified_at(trial: Trial, plan: Plan, settings: Settings, deadline: float)
 class _Proof:
     """Items, their answers alone, and the comparison with their answers in batches."""
 
-    def __init__(self, trial: Trial, settings: Settings, span: int, deadline: float) -> None:
+    def __init__(self, trial: Trial, settings: Settings, span: int, end: _End) -> None:
         self.trial = trial
         self.policy = settings.batching
         self.most = trial.most
         self._is_limited = trial.most < settings.max_batch
         # Unless answers are seen to depend on where a slot begins.
         self.in_place = True
-        self._deadline = deadline
+        self._end = end
         random = np.random.default_rng(SEED)
         unevens = (False,) if self.policy == "any" else (False, True)
         self._pools = [trial.pool(random, self.most, span, uneven=uneven) for uneven in unevens]
@@ -233,8 +262,8 @@ class _Proof:
                 return rows - 1, f"in a run of {many}, {error}"
             except RunFailed as error:
                 return rows - 1, f"a run of {many} fails: {error}"
-            except _OutOfTime:
-                return rows - 1, f"{BUDGET_S:g} s did not suffice to prove a run of {many}"
+            except _OutOfTime as error:
+                return rows - 1, f"{error} did not suffice to prove a run of {many}"
         too_large = (
             f"more than {self.most} rows take more than the {LARGEST_BYTES} bytes that are tested with"
         )
@@ -278,8 +307,7 @@ class _Proof:
         return alone[row]
 
     def _run(self, pool: int | Pool, rows: Sequence[int], starts: Starts) -> list[Array]:
-        if time.monotonic() > self._deadline:
-            raise _OutOfTime
+        self._end.check()
         items = self._pools[pool] if isinstance(pool, int) else pool
         return self.trial.run(items.batch(rows, self.trial.axes), len(rows), starts)
 

@@ -12,7 +12,7 @@ from daemon_process import marked_processes
 
 from chaos import catalogue
 from chaos.fleet import Fleet, Life, wait_open
-from chaos.served import AT_REST_S, Holdings, Served, holdings, resident_bytes
+from chaos.served import Holdings, Served, as_before, at_rest, resident_bytes, what_stays
 from chaos.strikes import Attack, Strike
 
 OPEN_S = 60.0
@@ -57,14 +57,11 @@ def run(folder: Path, seed: int, kills: int, standbys: int, tell: Callable[[str]
         code = served.close()
     if code:
         found.left.append(f"the daemon ended with code {code}")
-    end = time.monotonic() + AT_REST_S
-    while (left := _left_since(before)) and time.monotonic() < end:
-        time.sleep(0.1)
-    found.left += left
+    found.left += what_stays(lambda: _left_behind(before))
     return found
 
 
-def _left_since(before: set[Path]) -> list[str]:
+def _left_behind(before: set[Path]) -> list[str]:
     return [
         *(f"process {pid}: {what}" for pid, what in marked_processes().items()),
         *(f"{name} in shared memory" for name in set(Path("/dev/shm").glob("sidecaml*")) - before),
@@ -74,7 +71,7 @@ def _left_since(before: set[Path]) -> list[str]:
 def _besiege(found: Run, attack: Attack, kills: int, tell: Callable[[str], None]) -> None:
     served, fleet = attack.served, attack.fleet
     _begin(fleet)
-    found.base = holdings(served)
+    base = found.base = at_rest(served)
 
     def progress(done: int) -> None:
         if done == max(1, kills // 10):
@@ -87,7 +84,7 @@ def _besiege(found: Run, attack: Attack, kills: int, tell: Callable[[str], None]
     found.seconds = time.monotonic() - began
     wait_open([life for life in fleet.now.values() if not life.ended_ns], OPEN_S)
     try:
-        found.after = holdings(served, found.base)
+        found.after = as_before(served, base)
     except AssertionError as error:
         found.left.append(str(error))
     found.late_bytes = resident_bytes(served.pid)

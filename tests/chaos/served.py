@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +23,10 @@ LIMITS = {
     "max_attempts": 7,
 }
 SETTLE_S = 60.0
-# What it holds may take so long to be as it was: who closes descriptors has to be run for it.
-AT_REST_S = 15.0
+# Between two looks that must see the same.
+QUIET_S = 1.0
+# How long what was let go of may still be seen.
+LEFT_S = 15.0
 _WARM = re.compile(r"model (\S+): standby (\d+) is warm")
 # Who begins to serve.
 _BEGAN = re.compile(r"model (\S+): (?:worker (\d+) took over|ready in .*?, worker (\d+),)")
@@ -47,7 +50,7 @@ class Served:
         settings.write_text(catalogue.configuration(folder, LIMITS, standbys), encoding="utf-8")
         self.standbys = standbys
         self._warm: dict[int, str] = {}
-        self._half_said = ""
+        self._half_a_line = ""
         # Of each model: the worker that was seen last to begin, and when it was seen.
         self.began: dict[str, tuple[int, int]] = {}
         with contextlib.ExitStack() as undo:
@@ -84,8 +87,9 @@ class Served:
 
     def read_log(self) -> None:
         """Take in what the daemon said since."""
-        said, line_end, self._half_said = (self._half_said + self._log.read()).rpartition("\n")
-        said += line_end
+        # A line may be read while it is written: its rest comes with the next.
+        lines, end, self._half_a_line = (self._half_a_line + self._log.read()).rpartition("\n")
+        said = lines + end
         for model, pid in _WARM.findall(said):
             self._warm[int(pid)] = model
         for model, successor, first in _BEGAN.findall(said):
@@ -156,26 +160,49 @@ class Holdings:
         return found
 
 
-def holdings(served: Served, base: Holdings | None = None) -> Holdings:
-    """Look at a daemon whose clients have their channels, for a while until it holds what it did.
-
-    Without a base, what it held one second before.
-    """
-    end = time.monotonic() + AT_REST_S
-    before = base
+def at_rest(served: Served, patience_s: float = SETTLE_S) -> Holdings:
+    """Look until two looks, a little apart, see the same: something may still be on its way to its end."""
+    end = time.monotonic() + patience_s
+    found = holdings(served)
     while True:
+        time.sleep(QUIET_S)
+        before, found = found, holdings(served)
+        if found == before:
+            return found
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {patience_s:g} s at rest: {before}, then {found}")
+
+
+def as_before(served: Served, base: Holdings, patience_s: float = LEFT_S) -> Holdings:
+    """Look until it holds what it held before; the last look, whatever it saw, when the time is over."""
+    end = time.monotonic() + patience_s
+    while (found := holdings(served)).leaks(base) and time.monotonic() < end:
+        time.sleep(0.1)
+    return found
+
+
+def what_stays(look: Callable[[], list[str]], patience_s: float = LEFT_S) -> list[str]:
+    """Give what is still there after a while: processes need a moment to end, and names to be unlinked."""
+    end = time.monotonic() + patience_s
+    while (found := look()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return found
+
+
+def holdings(served: Served, patience_s: float = SETTLE_S) -> Holdings:
+    """Look at a daemon whose clients have their channels and whose standbys are warm."""
+    end = time.monotonic() + patience_s
+    while True:
+        workers = served.wait_settled()
         try:
-            now = _look(served)
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # a worker has ended in the middle of it
-        if (before and not now.leaks(before)) or time.monotonic() > end:
-            return now
-        before = base or now
-        time.sleep(1)
+            return _held(served, workers)
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            # One of the workers has just ended, and another one comes.
+            if time.monotonic() > end:
+                raise AssertionError(f"workers end again and again: {workers}") from None
 
 
-def _look(served: Served) -> Holdings:
-    workers = served.wait_settled()
+def _held(served: Served, workers: list[Worker]) -> Holdings:
     names = [entry.name for entry in Path("/dev/shm").iterdir() if entry.name.startswith("sidecaml")]
     return Holdings(
         workers=len(workers),

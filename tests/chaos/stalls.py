@@ -9,12 +9,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from daemon_process import is_alive
-
 from chaos.fleet import Fleet, Life
-from chaos.served import Served
+from chaos.served import Served, state_of
 
-# Without an answer for so long, while a worker serves it that nobody hit.
+# Without an answer for so long, while a worker serves it that lives and that nobody hit.
 STALL_S = 2.5
 
 
@@ -54,7 +52,8 @@ class Stalls:
 
     def _may_wait(self, life: Life) -> bool:
         pid, began_ns = self._served.began.get(life.job, (0, 0))
-        # One that the machine did not run for long enough is taken for stopped, and its standby with it.
-        is_served = began_ns > self._hit_ns.get(life.job, 0) and is_alive(pid)
+        # The supervisor also ends a worker that nobody hit, but that the machine held up for too long: until
+        # another one begins, there is nobody to answer.
+        is_served = began_ns > self._hit_ns.get(life.job, 0) and state_of(pid) not in "ZXTt"
         is_there = not life.ended_ns and not self._fleet.is_stopped(life)
         return not is_served or not is_there or not life.counters.opened_ns

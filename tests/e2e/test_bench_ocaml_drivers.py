@@ -11,7 +11,7 @@ import models
 import numpy as np
 import pytest
 from conftest import StartDaemon
-from daemon_process import REPOSITORY, Daemon, wait_until
+from daemon_process import REPOSITORY, Daemon, is_alive, wait_until
 from test_bench_drivers import (
     MODELS,
     SERVER_CORE,
@@ -186,7 +186,10 @@ def test_a_daemon_that_ends_is_told(launch: Start, daemon: StartDaemon, small: P
     running = serve(daemon, path, small, tmp_path)
     driver = launch(served(path, small, running))
     driver.ready()
+    (worker,) = running.workers()
     running.kill()
+    # Until it is run, it serves.
+    wait_until("the worker's end", lambda: not is_alive(worker))
     answer = driver.ask(f"outputs 1 {tmp_path / 'outputs'}")
     assert answer.startswith("error SERVER_GONE"), answer
     assert driver.process.wait() == 1

@@ -298,14 +298,17 @@ def test_a_second_signal_ends_it_at_once(served: Daemon, number: signal.Signals)
     assert served.process.wait(30) == 0
 
 
-def test_opens_are_refused_while_the_daemon_ends(served: Daemon, client: RawClient) -> None:
-    with open_channel(served.socket, "slow") as channel:
-        slot = submit_slow(channel, 20_000)
-        served.process.send_signal(signal.SIGTERM)
-        served.wait_logged("finishing what runs")
-        assert client.refused("open", model="scalar", slots=1)[0] == "SHUTTING_DOWN"
-        channel.wait(slot)
-        channel.release(slot)
+def test_opens_are_refused_while_the_daemon_ends(daemon: StartDaemon, tmp_path: Path) -> None:
+    slow = models.slow(tmp_path / "slow.onnx")
+    running = daemon({"slow": slow}, env={"SIDECAML_SHUTDOWN_TIMEOUT_S": "60"})
+    with open_channel(running.socket, "slow") as channel, RawClient(running.socket) as client:
+        submit_slow(channel, LONG_RUN)
+        running.process.send_signal(signal.SIGTERM)
+        running.wait_logged("finishing what runs")
+        assert client.refused("open", model="slow", slots=1)[0] == "SHUTTING_DOWN"
+        # It need not be waited for.
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(30) == 0
 
 
 def test_a_busy_worker_lets_an_open_wait_and_the_others_open(served: Daemon) -> None:

@@ -121,12 +121,12 @@ def test_a_timeout_is_busy_until_quiet_and_then_all_is_well(
 
         def is_busy_after_giving_up() -> bool:
             """Run for a moment: a request that has begun by then goes on, one that has not never will."""
-            with pytest.raises(SidecamlError) as caught:
+            try:
                 channel.run(0.02)
-            if caught.value.code is ErrorCode.BUSY:
-                return True
-            assert caught.value.code in (ErrorCode.TIMEOUT, ErrorCode.DEADLINE)
-            return False
+            except SidecamlError as error:
+                assert error.code in (ErrorCode.BUSY, ErrorCode.TIMEOUT, ErrorCode.DEADLINE)
+                return error.code is ErrorCode.BUSY
+            return False  # this process was not run, and the answer was there when it looked
 
         wait_until("one that runs is given up", is_busy_after_giving_up)
 

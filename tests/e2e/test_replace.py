@@ -104,7 +104,7 @@ def test_open_channels_stay_and_opens_go_to_the_new_one(tmp_path: Path, standbys
         assert {pid_of(old), pid_of(new)} == {first, pid_of(new)}
         served.channels.end(kept)
         await until(lambda: served.model.editions == [new])
-        assert not is_alive(first)
+        await until(lambda: not is_alive(first))
         assert new.instances[0].channels == {opened.number: opened}
         assert not served.owner.told
 

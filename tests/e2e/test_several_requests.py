@@ -75,7 +75,7 @@ def test_any_tells_of_each_request_once_the_oldest_first(served: Daemon) -> None
 
 def test_any_ends_with_a_request_s_own_timeout_and_its_own_gives_nothing_up(served: Daemon) -> None:
     with opened(served, "slow", 3) as channel:
-        long = submit(channel, MUCH)
+        long = submit(channel, products_of(channel._core, 4.0))
         refused(ErrorCode.TIMEOUT, channel.await_any, 0.0)
         late = submit(channel, 0, timeout=0.001)
         assert channel.await_any() == late
@@ -119,9 +119,20 @@ def test_a_request_for_which_there_is_no_time_is_refused_before_it_runs(served: 
             begun = time.monotonic()
             channel.release(awaited(channel, submit(channel, work, timeout=60.0)))
             took_s = min(took_s, time.monotonic() - begun)
-        slot = submit(channel, work, timeout=took_s / 2)
-        told = refused(ErrorCode.DEADLINE, channel.await_, slot)
-        assert "could not have been answered by its deadline, so it was not run" in told
+
+        def is_refused() -> bool:
+            """Whether it was, before its time was over for one whose worker was not run."""
+            slot = submit(channel, work, timeout=took_s / 2)
+            with pytest.raises(SidecamlError) as caught:
+                channel.await_(slot)
+            if caught.value.code is ErrorCode.TIMEOUT:
+                channel.claim_wait()
+                return False
+            assert caught.value.code is ErrorCode.DEADLINE
+            assert "could not have been answered by its deadline, so it was not run" in str(caught.value)
+            return True
+
+        wait_until("it is refused", is_refused)
         # It holds its slot no more, and what has the time is run.
         channel.claim_wait()
         channel.release(awaited(channel, submit(channel, 0, timeout=60 * took_s)))
@@ -158,9 +169,9 @@ def test_a_slot_that_was_not_claimed_is_not_submitted(served: Daemon) -> None:
         channel.release(awaited(channel, channel.submit()))
 
 
-def is_busy_after_giving_up(channel: client.Channel) -> bool:
+def is_busy_after_giving_up(channel: client.Channel, products: int) -> bool:
     """Submit and give up: a request that runs by then goes on running, one that does not never will."""
-    channel._core.abandon(submit(channel, MUCH))
+    channel._core.abandon(submit(channel, products))
     try:
         channel.claim()
     except SidecamlError as error:
@@ -170,7 +181,8 @@ def is_busy_after_giving_up(channel: client.Channel) -> bool:
 
 def test_a_turn_is_waited_for_only_when_it_comes_by_itself(served: Daemon) -> None:
     with opened(served, "slow", 1) as channel:
-        wait_until("one that runs is given up", lambda: is_busy_after_giving_up(channel))
+        long = products_of(channel._core, 4.0)
+        wait_until("one that runs is given up", lambda: is_busy_after_giving_up(channel, long))
         refused(ErrorCode.TIMEOUT, channel.claim_wait, 0.0)
         assert channel.claim_wait() == 0
         submit(channel, 0)

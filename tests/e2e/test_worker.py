@@ -21,7 +21,7 @@ from ring_pair import FINGERPRINT, Descriptors
 from ipc_server import _core, messages, segment
 from ipc_server.signature import Signature, signature_of
 
-PATIENCE_S = 30
+PATIENCE_S = 120
 
 
 class WorkerUnderTest:

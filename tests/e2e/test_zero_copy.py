@@ -47,7 +47,7 @@ def mapped_range(inode: int) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("lane", LANES)
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_neither_process_grows_with_64_mib_in_and_64_mib_out(
     daemon: StartDaemon, tmp_path: Path, lane: str
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -314,8 +315,33 @@ def test_the_time_that_it_may_take_limits_the_size(tmp_path: Path, monkeypatch: 
     run = batch_trial.Trial.run
     monkeypatch.setattr(batch_trial.Trial, "run", lambda *given: runs.append(given) or run(*given))
     found = certified(models.dynamic_mlp(tmp_path / "m.onnx"))
-    assert found.why == "0 s did not suffice to run some items one by one" and not found.is_on
-    assert not runs
+    assert found.why == "0 s of processor time did not suffice to run some items one by one"
+    assert not found.is_on and not runs
+
+
+class Clocks:
+    """In place of the clocks: each goes on by so much whenever it is read."""
+
+    def __init__(self, processor_s: float, clock_s: float) -> None:
+        self.thread_time = itertools.count(0.0, processor_s).__next__
+        self.monotonic = itertools.count(0.0, clock_s).__next__
+
+
+def test_only_its_own_processor_time_counts_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = models.dynamic_mlp(tmp_path / "m.onnx")
+    monkeypatch.setattr(certificate, "BUDGET_S", 2.0)
+    monkeypatch.setattr(certificate, "LONGEST_S", 10.0)
+
+    def found(processor_s: float, clock_s: float) -> Batching:
+        monkeypatch.setattr(certificate, "time", Clocks(processor_s, clock_s))
+        return certified(path, max_batch=3)
+
+    # Some thirty runs: they take more than 2 s of whichever goes on, and less than 10.
+    assert (found(0.0, 0.1).most, found(0.0, 0.1).why) == (3, "")
+    assert found(0.1, 0.0).why.startswith("2 s of processor time did not suffice")
+    assert found(0.0, 1.0).why.startswith("10 s did not suffice")
 
 
 def test_the_memory_that_it_may_take_limits_the_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import posix_ipc
 import pytest
 from conftest import assert_vanishes
+from users import STRANGER, is_root
 
 from ipc_server import memory, segment
 from ipc_server.abi import ErrorCode
@@ -97,6 +98,26 @@ def test_what_is_being_reserved_is_not_promised_again(monkeypatch: pytest.Monkey
     for _ in range(2):
         os.close(segment.create_segment(SIZE))
     assert refused
+
+
+def test_names_that_a_killed_daemon_left_are_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(segment, "_SHARED_MEMORY", str(tmp_path))
+    (tmp_path / "sidecaml-left").touch()
+    (tmp_path / "sidecaml-whole").write_bytes(b"x")
+    (tmp_path / "sidecaml-link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "sidecaml-folder").mkdir()
+    (tmp_path / "other").touch()
+    segment.remove_leftovers()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("sidecaml-whole", "sidecaml-link", "sidecaml-folder", "other")
+    }
+    if is_root():
+        (tmp_path / "sidecaml-stranger").touch()
+        os.chown(tmp_path / "sidecaml-stranger", STRANGER, -1)
+        segment.remove_leftovers()
+        assert (tmp_path / "sidecaml-stranger").exists()
+    monkeypatch.setattr(segment, "_SHARED_MEMORY", str(tmp_path / "nowhere"))
+    segment.remove_leftovers()
 
 
 def test_a_full_shared_memory_says_what_was_wanted_and_what_is_there() -> None:
