@@ -29,7 +29,7 @@ CALLS = 6
 # Some 20 µs each: longer than it takes to give up.
 SOME_MS = 500
 # Whoever is stopped is killed after so long.
-STOPPED_S = 0.4
+STOPPED_S = 1.0
 CONFIG = """
 [models.m]
 path = "{folder}/m.onnx"

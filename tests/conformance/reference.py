@@ -60,6 +60,9 @@ def _judge(cases: Iterable[Case], folder: Path) -> Iterable[tuple[Case, Referenc
     try:
         for case in cases:
             results = folder / case.suite / case.name
+            if process.has_ended():
+                process.close()
+                process = _Process()
             found = process.ask(case, results)
             if found.outcome == "crashed":
                 process.close()
@@ -91,8 +94,11 @@ class _Process:
             "results": str(results),
         }
         assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps(asked) + "\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(json.dumps(asked) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return Reference("crashed", self._how_it_ended(), False, "", results)
         if not select.select([self._process.stdout], [], [], PATIENCE_S)[0]:
             return Reference("crashed", f"no answer within {PATIENCE_S:g} s", False, "", results)
         answer = self._process.stdout.readline()
@@ -102,6 +108,9 @@ class _Process:
         return Reference(
             told["outcome"], told["words"], told.get("deterministic", False), told.get("check", ""), results
         )
+
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
 
     def close(self) -> None:
         self._process.kill()

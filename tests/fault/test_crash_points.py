@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -116,11 +117,14 @@ def until_hit(running: CrashDaemon, point: str, provoke: Callable[[], object]) -
 # --- The supervisor, killed: before the daemon that the others share is there -------------------------------
 
 
+def kill_active(running: CrashDaemon) -> None:
+    """Kill the worker that serves; one that the supervisor has just ended by itself will do as well."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(wait_until("a worker serves it", lambda: running.active("m")), signal.SIGKILL)
+
+
 def provocation(running: CrashDaemon, point: str) -> Callable[[], object]:
     """How to have the supervisor come past a point."""
-
-    def kill_worker() -> None:
-        os.kill(wait_until("a worker serves it", lambda: running.active("m")), signal.SIGKILL)
 
     def open_and_close() -> None:
         with stateful(running.socket):
@@ -133,7 +137,7 @@ def provocation(running: CrashDaemon, point: str) -> Callable[[], object]:
             client.ok("close", channel=opened.body["channel"])
 
     if point in OF_SUCCESSORS:
-        return kill_worker
+        return partial(kill_active, running)
     return say_close if point.startswith("supervisor.close") else open_and_close
 
 
@@ -186,7 +190,7 @@ def test_a_worker_at(crashing: CrashDaemon, point: str, action: str) -> None:
         else:
             crashing.orders.give(point, action)
             if point in OF_SUCCESSORS:
-                os.kill(wait_until("a worker serves it", lambda: crashing.active("m")), signal.SIGKILL)
+                kill_active(crashing)
             pid = until_hit(crashing, point, clients.round)
             wait_until("it is over, or was never stopped for good", lambda: not is_alive(pid))
         clients.round()

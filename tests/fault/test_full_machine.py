@@ -424,7 +424,7 @@ def hindered(start: StartDaemon, folder: Path, how: str) -> Daemon:
     (folder / "sitecustomize.py").write_text(how)
     config = folder / "bad.toml"
     config.write_text(
-        f'quarantine = "{folder / "hung"}"\n[models.bad]\nengine = "python"\nlongest_run_s = 2\n'
+        f'quarantine = "{folder / "hung"}"\n[models.bad]\nengine = "python"\nlongest_run_s = 8\n'
         f'callable = "hooks:ends"\npython_path = ["{CALLABLES}"]\n'
     )
     path = shell(f'export PYTHONPATH="{folder}:$PYTHONPATH";')
@@ -452,6 +452,7 @@ def test_a_worker_that_dies_as_it_keeps_inputs_is_the_only_one(daemon: StartDaem
         assert ask(channel, 0) == 0
     running.wait_logged("a worker died as it kept the inputs of its request")
     running.wait_logged("exited with code 7", times=2)
+    assert running.log().count("exited with code 7") == 2
     running.wait_logged("was killed by SIGKILL")
 
 
