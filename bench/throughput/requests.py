@@ -28,11 +28,10 @@ PATHS = (ENGINE, ENGINE_BATCH, SINGLE, ASSEMBLED, *WINDOWS)
 COUNTS = {"tiny": 400, "small": 60, "wide": 6}
 # The share of the engine's own gain from batches that must arrive.
 SHARES = {"tiny": 0.6, "small": 0.9, "wide": 0.9}
-# Processors of a virtual machine change their speed by half, each by itself, for seconds, and what goes
-# through the daemon needs two of them. So of a run's rounds each path's least counts, when nobody disturbed
-# it. All that runs the model does so on one processor, the worker's, in process as well; in the next round it
-# is the other.
-ROUNDS = 20
+# Processors of a virtual machine change their speed by half, each by itself, for seconds. So a round is
+# short; all of it that runs the model does so on one processor, the worker's, in process as well; and in the
+# next it is the other.
+ROUNDS = 10
 PATIENCE_S = 120.0
 
 # Nanoseconds a request, by path: of one round.
@@ -80,8 +79,7 @@ def outcomes(model: str, runs: list[list[Times]]) -> list[Outcome]:
             _by_run(runs, WINDOW, share_of_gain),
             SHARES[model],
             note=f"{median(_by_run(runs, HALVES, share_of_gain)):.3g} with a window of {GROUP} that takes "
-            f"all slots, in halves; {_round_by_round(runs, WINDOW, share_of_gain):.3g} in the middle one of "
-            "all rounds, each by itself",
+            "all slots, in halves",
             detail=[dict(times) for run in runs for times in run],
         )
     ]
@@ -95,12 +93,8 @@ def outcomes(model: str, runs: list[list[Times]]) -> list[Outcome]:
 
 
 def _by_run(runs: list[list[Times]], path: str, share: Callable[[Times, str], float]) -> list[float]:
-    """Compare what each path took at the least in a run."""
-    return [share({each: min(times[each] for times in run) for each in PATHS}, path) for run in runs]
-
-
-def _round_by_round(runs: list[list[Times]], path: str, share: Callable[[Times, str], float]) -> float:
-    return median(share(times, path) for run in runs for times in run)
+    """Compare within each round: the median of each run's."""
+    return [median(share(times, path) for times in run) for run in runs]
 
 
 def _against_assembled(times: Times, path: str) -> float:
