@@ -298,6 +298,16 @@ def test_a_second_signal_ends_it_at_once(served: Daemon, number: signal.Signals)
     assert served.process.wait(30) == 0
 
 
+def test_a_name_that_a_killed_daemon_left_is_removed(daemon: StartDaemon, tmp_path: Path) -> None:
+    left = Path(f"/dev/shm/sidecaml-left-{os.getpid()}")
+    left.touch()
+    try:
+        daemon({"scalar": models.scalar(tmp_path / "scalar.onnx")})
+        assert not left.exists()
+    finally:
+        left.unlink(missing_ok=True)
+
+
 def test_opens_are_refused_while_the_daemon_ends(daemon: StartDaemon, tmp_path: Path) -> None:
     slow = models.slow(tmp_path / "slow.onnx")
     running = daemon({"slow": slow}, env={"SIDECAML_SHUTDOWN_TIMEOUT_S": "60"})
