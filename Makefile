@@ -27,7 +27,7 @@ CHAOS_STANDBYS := 1
 # Of `make chaos-systemd`: how often each.
 CHAOS_RESTARTS := 100
 
-.PHONY: help demo test check setup test-c test-ocaml test-python test-python-units test-python-processes \
+.PHONY: help demo test check setup test-c test-ocaml test-python test-python-units test-python-faults test-python-whole \
     conformance chaos chaos-systemd bench bench-quick \
     bench-throughput bench-debian13 bench-pauses bench-tools test-debian13 test-systemd fuzz verify lock format clean
 
@@ -55,18 +55,24 @@ test-c:
 test-ocaml:
 	$(DUNE) runtest --force
 
-# Two halves side by side, of about the same length; each is shown when it has ended.
+# Three parts side by side on two cores: those that start processes wait more than they compute. Each is shown when it
+# has ended.
 test-python:
 	$(DUNE) build
-	$(MAKE) -j2 --output-sync=target SIDE_BY_SIDE=yes test-python-units test-python-processes
+	$(MAKE) -j3 --output-sync=target SIDE_BY_SIDE=yes test-python-units test-python-faults test-python-whole
 
 UNITS := tests/unit tests/property
+FAULTS := tests/fault
 
 test-python-units:
 	python -m pytest $(UNITS)
 
-test-python-processes:
-	python -m pytest $(UNITS:%=--ignore=%)
+test-python-faults:
+	python -m pytest $(FAULTS)
+
+# Whatever is in neither.
+test-python-whole:
+	python -m pytest $(addprefix --ignore=,$(UNITS) $(FAULTS))
 
 conformance: setup ## ONNX's own conformance suite, all of it: some ten minutes a lane; writes docs/conformance.md
 	cd tests && python -m conformance --lanes $(LANES) --page $(CURDIR)/docs/conformance.md

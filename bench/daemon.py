@@ -16,6 +16,7 @@ from bench.errors import BenchError
 from bench.freezing import freeze, pin, thaw
 from bench.models import STATE
 from bench.process import environment
+from ipc_server.config_values import LONGEST_WAIT_S
 
 READY_S = 120.0
 STOP_S = 30.0
@@ -125,7 +126,7 @@ def resting(
 def configuration(model: str, file: Path, variants: Iterable[str], socket: Path) -> str:
     """Write the daemon's settings: one model a variant, LANE-POLICY, LANE-POLICY-carried or FORM-POLICY."""
     # Those that rest are stopped, for as long as the others take.
-    tables = [f'socket = "{socket}"\n\n[limits]\nworker_timeout_s = 86400\n']
+    tables = [f'socket = "{socket}"\n\n[limits]\nworker_timeout_s = {LONGEST_WAIT_S:g}\n']
     for variant in variants:
         lane, policy, *carried = variant.split("-")
         pairs = STATE[model].items() if carried else ()
