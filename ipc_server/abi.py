@@ -56,6 +56,9 @@ MAX_INSTANCES: Final = 64
 # Slots lie close together only where their bytes are a multiple of this.
 PACKED_ALIGN: Final = 16
 
+# For so long a channel's requests run alone, when they are to.
+ALONE_NS: Final = 600000000000
+
 # A slot's word is `ticket << STATE_BITS | state`.
 STATE_BITS: Final = 3
 

@@ -7,15 +7,15 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
-from ipc_server.abi import ErrorCode
+from ipc_server.abi import ALONE_NS, ErrorCode
 from ipc_server.errors import SidecamlError
 
 # How many seconds' worth of opens may come at once.
 BURST_S = 2.0
 # So many channels' worth of requests that ended workers may a user who is not trusted have run of one model
-# within this time.
+# within this time, which is also how long requests run alone that are to be told apart.
 POISONED_CHANNELS = 3
-POISON_TIME_S = 600.0
+POISON_TIME_S = ALONE_NS / 1e9
 # After so many workers within this time that died while they ran requests of several users together, each
 # request of these users runs by itself: the next worker that dies shows whose fault it is.
 SHARED_DEATHS = 3

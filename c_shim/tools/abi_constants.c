@@ -29,7 +29,8 @@
       "A journal's `committed` is `(last ticket + 1) << COMMITTED_BITS | ...`.")                                       \
     X(CROWD_ENTRIES, SIDECAML_CROWD_ENTRIES, "Workers that a crowd page has entries for.")                             \
     X(MAX_INSTANCES, SIDECAML_MAX_INSTANCES, "Most instances of a model: pages of its status file.")                   \
-    X(PACKED_ALIGN, SIDECAML_PACKED_ALIGN, "Slots lie close together only where their bytes are a multiple of this.")
+    X(PACKED_ALIGN, SIDECAML_PACKED_ALIGN, "Slots lie close together only where their bytes are a multiple of this.")  \
+    X(ALONE_NS, SIDECAML_ALONE_NS, "For so long a channel's requests run alone, when they are to.")
 
 #define WORD_AND_FLAGS(X)                                                                                              \
     X(STATE_BITS, SIDECAML_STATE_BITS, "A slot's word is `ticket << STATE_BITS | state`.")                             \

@@ -16,6 +16,7 @@ let committed_bits = 2
 let crowd_entries = 255
 let max_instances = 64
 let packed_align = 16
+let alone_ns = 600000000000
 
 let policy_spin = 0 (* never sleep *)
 let policy_adaptive = 1 (* spin for a while, then sleep *)

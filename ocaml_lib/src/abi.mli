@@ -52,6 +52,9 @@ val max_instances : int
 val packed_align : int
 (** Slots lie close together only where their bytes are a multiple of this. *)
 
+val alone_ns : int
+(** For so long a channel's requests run alone, when they are to. *)
+
 (** {1 Wait policies} *)
 
 val policy_spin : int
