@@ -199,12 +199,8 @@ struct kind *batch_kind(struct batcher *batcher, const struct served_channel *ch
 }
 
 void batch_forget_maker(const struct batcher *batcher, const struct served_channel *channel) {
-    for (uint32_t i = 0; i < batcher->kind_count; i++) {
-        struct kind *kind = batcher->kinds[i];
-        if (kind->maker != channel) continue;
-        kind->maker = NULL;
-        kind->ran_at = batcher->runs - STALE_RUNS - 1;
-    }
+    for (uint32_t i = 0; i < batcher->kind_count; i++)
+        if (batcher->kinds[i]->maker == channel) batcher->kinds[i]->maker = NULL;
 }
 
 void batch_touch(struct batcher *batcher, struct kind *kind) {

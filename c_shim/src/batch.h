@@ -69,7 +69,7 @@ void batch_cache_clear(struct batch_cache *cache, const struct batcher *batcher)
  * worker's, which forget a kind that is pushed out. */
 struct kind *batch_kind(struct batcher *batcher, const struct served_channel *channel, const uint64_t *dims,
                         struct served_channel *const *channels, uint32_t channel_count);
-/* Before a channel ends: what it alone used is the first to be pushed out, unless it runs again. */
+/* Before a channel ends: what it made is nobody's. */
 void batch_forget_maker(const struct batcher *batcher, const struct served_channel *channel);
 /* It runs: the last of its maker's to be pushed out from now on. */
 void batch_touch(struct batcher *batcher, struct kind *kind);

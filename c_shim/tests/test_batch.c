@@ -738,24 +738,18 @@ static void who_asks_for_ever_new_dims_pushes_out_its_own(void) {
     close_all(2);
 }
 
-/* One request of each, or two of the same channel. */
-static void ask_twice(int one, int other, uint64_t rows) {
-    const int both[] = {one, other};
+static void ask_together(uint64_t rows) {
     for (int i = 0; i < 2; i++) {
-        int slot = sidecaml_channel_claim(channels[both[i]]);
+        int slot = sidecaml_channel_claim(channels[i]);
         const uint64_t dims[] = {rows, WIDTH};
-        CHECK_EQ(sidecaml_channel_set_dims(channels[both[i]], (uint32_t)slot, X, dims, 2), 0);
-        bind_slot(places[both[i]], (uint32_t)slot, rows);
-        CHECK_EQ(sidecaml_channel_submit(channels[both[i]], 0), slot);
+        CHECK_EQ(sidecaml_channel_set_dims(channels[i], (uint32_t)slot, X, dims, 2), 0);
+        bind_slot(places[i], (uint32_t)slot, rows);
+        CHECK_EQ(sidecaml_channel_submit(channels[i], 0), slot);
     }
     serve_all();
     for (int i = 0; i < 2; i++)
         for (uint32_t slot = 0; slot < SLOTS; slot++)
-            sidecaml_channel_release(channels[both[i]], slot);
-}
-
-static void ask_together(uint64_t rows) {
-    ask_twice(0, 1, rows);
+            sidecaml_channel_release(channels[i], slot);
 }
 
 static void and_none_of_those_that_several_use(void) {
@@ -788,21 +782,6 @@ static void what_has_not_run_for_long_makes_way(void) {
         ask_for(2, BATCH_KINDS + (uint64_t)i % 3);
     CHECK_EQ(model.drops, drops);
     close_all(3);
-}
-
-static void what_a_channel_that_ended_asked_for_makes_way_first(void) {
-    open_all(0, 64, 2, 0);
-    for (int i = 0; i < 2; i++)
-        open_channel(i, BATCH_KINDS + 3);
-    for (uint64_t rows = BATCH_KINDS; rows > 0; rows--)
-        ask_for(1, rows);
-    CHECK_EQ(sidecaml_worker_detach(worker, (uint32_t)places[1]), 0);
-    for (int round = 0; round < 2; round++)
-        for (uint64_t rows = 3; rows > 0; rows--)
-            ask_twice(0, 0, BATCH_KINDS + rows);
-    CHECK_EQ(model.batches, 6);
-    CHECK_EQ(model.binds, 3);
-    close_all(2);
 }
 
 /* Channels 0 and 2 always have more than goes into a run; what comes meanwhile is a short run of its own, but not twice
@@ -1560,7 +1539,6 @@ int main(void) {
         {TEST(who_asks_for_ever_new_dims_pushes_out_its_own)},
         {TEST(and_none_of_those_that_several_use)},
         {TEST(what_has_not_run_for_long_makes_way)},
-        {TEST(what_a_channel_that_ended_asked_for_makes_way_first)},
         {TEST(who_asks_for_little_does_not_wait_for_those_who_flood)},
         {TEST(who_asked_for_much_has_its_turn_however_many_ask_for_little)},
         {TEST(channels_whose_requests_do_not_go_together_have_equal_time)},
