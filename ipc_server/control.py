@@ -24,6 +24,7 @@ from ipc_server.messages import HIGH, NORMAL, PRIORITIES, REPLY_ROOM, is_count, 
 from ipc_server.model import Model
 from ipc_server.quotas import Quotas, deaths_allowed
 from ipc_server.suggest import hint
+from ipc_server.time_limit import time_limit
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +143,7 @@ class Connection:
 
     async def _converse(self) -> None:
         try:
-            async with asyncio.timeout(self._service.limits.hello_timeout_s):
+            async with time_limit(self._service.limits.hello_timeout_s):
                 while not self._greeted:
                     if not await self._next():
                         return
@@ -294,7 +295,7 @@ class Connection:
     ) -> None:
         timeout_s = self._service.limits.open_timeout_s
         try:
-            async with asyncio.timeout(timeout_s):
+            async with time_limit(timeout_s):
                 edition = await model.usable_edition()
                 instance = edition.join(channel)
                 channel.measure(

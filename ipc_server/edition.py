@@ -24,6 +24,7 @@ from ipc_server.moving import Mover
 from ipc_server.pages import Page, StatusFile
 from ipc_server.quotas import deaths_allowed
 from ipc_server.signature import Signature, text_of
+from ipc_server.time_limit import time_limit
 from ipc_server.worker_process import WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ class Edition:
         """Let the workers finish what was asked of them, within the time, and end them."""
         self._stop(but={instance.active for instance in self.instances if instance.active})
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
+            async with time_limit(timeout_s):
                 await self._balancer.rest()
         await asyncio.gather(*(instance.finish(timeout_s) for instance in self.instances))
         self._crew.stop()

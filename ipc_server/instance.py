@@ -21,6 +21,7 @@ from ipc_server.errors import SidecamlError
 from ipc_server.handover import MOST_SUSPICIONS, Handover, Reply
 from ipc_server.pages import Page, StatusFile
 from ipc_server.signature import Signature
+from ipc_server.time_limit import time_limit
 from ipc_server.worker_process import Event, WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -188,7 +189,7 @@ class Instance:
         if not worker or not self.channels:
             return
         try:
-            async with asyncio.timeout(timeout_s):
+            async with time_limit(timeout_s):
                 if self._giving:
                     await asyncio.wait(self._giving)
                 await worker.request("drain", timeout_s=None)

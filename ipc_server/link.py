@@ -15,6 +15,7 @@ from ipc_server import messages
 from ipc_server.abi import ErrorCode
 from ipc_server.closer import closer
 from ipc_server.errors import SidecamlError
+from ipc_server.time_limit import time_limit
 
 # Past this many unread requests the socket is not read: its sender then waits, and nobody else does.
 MAX_INBOX = 32
@@ -80,14 +81,9 @@ class Link:
 
     async def flush(self, timeout_s: float) -> None:
         """Wait until everything is sent or the other end is gone; TimeoutError when it does not read."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                while self._outbox and not self.ended:
-                    await self._wait()
-        except TimeoutError:
-            # After a stop of this process the time is over before what was to be sent was tried again.
-            if self._outbox and not self.ended:
-                raise
+        async with time_limit(timeout_s):
+            while self._outbox and not self.ended:
+                await self._wait()
 
     async def finish(self) -> None:
         """Say that nothing more comes, and read on for a moment.
@@ -99,7 +95,7 @@ class Link:
         except OSError:
             return
         try:
-            async with asyncio.timeout(_LINGER_S):
+            async with time_limit(_LINGER_S):
                 await self._discard()
         except TimeoutError:
             return

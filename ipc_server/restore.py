@@ -30,6 +30,7 @@ from ipc_server.errors import SidecamlError
 from ipc_server.messages import close_all
 from ipc_server.signature import signature_of
 from ipc_server.systemd.store import Inherited
+from ipc_server.time_limit import time_limit
 from ipc_server.worker_process import WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -204,7 +205,7 @@ async def _end(kept: Inherited) -> None:
     if pidfd is None:
         return
     try:
-        async with asyncio.timeout(_DEATH_TIMEOUT_S):
+        async with time_limit(_DEATH_TIMEOUT_S):
             await _killed(pidfd)
     except TimeoutError:
         log.error("worker %d is not over %g s after SIGKILL", pid, _DEATH_TIMEOUT_S)

@@ -28,6 +28,7 @@ from ipc_server.errors import SidecamlError
 
 _SHARED_MEMORY = "/dev/shm"
 _PREFIX = "sidecaml-"
+_RANDOM_BYTES = 12
 _ATTEMPTS = 16
 _SEGMENT = "the segment"
 _COPY = "the private copy that the worker makes of a slot, because the client is not trusted,"
@@ -63,7 +64,7 @@ def remove_leftovers() -> None:
 
     Who is creating one at this moment has its descriptor, and does not need the name any more.
     """
-    for path in Path(_SHARED_MEMORY).glob(f"{_PREFIX}*"):
+    for path in Path(_SHARED_MEMORY).glob(_PREFIX + "[0-9a-f][0-9a-f]" * _RANDOM_BYTES):
         with contextlib.suppress(OSError):
             status = path.lstat()
             if stat.S_ISREG(status.st_mode) and status.st_size == 0 and status.st_uid == os.geteuid():
@@ -108,7 +109,7 @@ def create_socket_doorbell() -> tuple[int, int]:
 
 def _create_unlinked() -> int:
     for _ in range(_ATTEMPTS):
-        name = f"/{_PREFIX}{secrets.token_hex(12)}"
+        name = f"/{_PREFIX}{secrets.token_hex(_RANDOM_BYTES)}"
         try:
             shared = posix_ipc.SharedMemory(name, flags=posix_ipc.O_CREX, mode=0o600)
         except posix_ipc.ExistentialError:

@@ -25,6 +25,7 @@ from ipc_server.errors import SidecamlError
 from ipc_server.lifeline import Lifeline
 from ipc_server.link import Link
 from ipc_server.signature import Signature
+from ipc_server.time_limit import time_limit
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ class WorkerProcess:
         self, op: str, fds: Sequence[int] = (), *, timeout_s: float | None, **fields: Any
     ) -> dict[str, Any]:
         """Ask the worker and wait for its reply; TimeoutError when it takes longer."""
-        async with asyncio.timeout(timeout_s):
+        async with time_limit(timeout_s):
             return await self.ask(op, fds, **fields)
 
     def tell(self, op: str, then: Callable[[], None] = lambda: None, **fields: Any) -> None:
@@ -191,7 +192,7 @@ class WorkerProcess:
     async def exits_within(self, timeout_s: float) -> bool:
         """Whether the process is over within the time."""
         try:
-            async with asyncio.timeout(timeout_s):
+            async with time_limit(timeout_s):
                 await self._exited.wait()
         except TimeoutError:
             return False

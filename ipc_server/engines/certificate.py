@@ -69,23 +69,31 @@ class _End:
 
     spent_s: float
     clock_s: float
+    is_shared: bool
 
     @classmethod
-    def of_all(cls) -> _End:
-        """Begin now."""
-        return cls(time.thread_time() + BUDGET_S, time.monotonic() + LONGEST_S)
+    def of_all(cls, *, is_shared: bool) -> _End:
+        """Begin now; where it is shared, the texts say so."""
+        return cls(time.thread_time() + BUDGET_S, time.monotonic() + LONGEST_S, is_shared)
 
     def share(self, count: int) -> _End:
         """Give one of so many equal parts of what is left."""
         spent_s, clock_s = time.thread_time(), time.monotonic()
-        return _End(spent_s + (self.spent_s - spent_s) / count, clock_s + (self.clock_s - clock_s) / count)
+        return _End(
+            spent_s + (self.spent_s - spent_s) / count,
+            clock_s + (self.clock_s - clock_s) / count,
+            self.is_shared,
+        )
 
     def check(self) -> None:
         """Raise _OutOfTime when it is over."""
         if time.thread_time() >= self.spent_s:
-            raise _OutOfTime(f"{BUDGET_S:g} s of processor time")
+            raise _OutOfTime(f"{self._of()}{BUDGET_S:g} s of processor time")
         if time.monotonic() >= self.clock_s:
-            raise _OutOfTime(f"{LONGEST_S:g} s")
+            raise _OutOfTime(f"{self._of()}{LONGEST_S:g} s")
+
+    def _of(self) -> str:
+        return "its part of " if self.is_shared else ""
 
 
 def certify(model: Loaded, settings: Settings, known: Batching | None = None) -> Batching:
@@ -154,7 +162,7 @@ def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 def _certified(model: Loaded, plan: Plan, settings: Settings) -> Batching:
     places = list(plan.places())
-    end = _End.of_all()
+    end = _End.of_all(is_shared=len(places) > 1)
     every = []
     for number, at in enumerate(places, 1):
         # Each place has its share of what is left.

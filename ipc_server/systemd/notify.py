@@ -14,6 +14,8 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 
+from ipc_server.time_limit import time_limit
+
 log = logging.getLogger(__name__)
 
 # A service manager that reads nothing for so many messages is not there any more.
@@ -86,7 +88,7 @@ class Notifier:
                 os.close(writing)
             # The other end is closed when the last copy of it is: end-of-file.
             loop.add_reader(reading, passed.set)
-            async with asyncio.timeout(timeout_s):
+            async with time_limit(timeout_s):
                 await passed.wait()
         except TimeoutError:
             return False

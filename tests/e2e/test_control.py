@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import secrets
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -299,7 +300,7 @@ def test_a_second_signal_ends_it_at_once(served: Daemon, number: signal.Signals)
 
 
 def test_a_name_that_a_killed_daemon_left_is_removed(daemon: StartDaemon, tmp_path: Path) -> None:
-    left = Path(f"/dev/shm/sidecaml-left-{os.getpid()}")
+    left = Path(f"/dev/shm/sidecaml-{secrets.token_hex(12)}")
     left.touch()
     try:
         daemon({"scalar": models.scalar(tmp_path / "scalar.onnx")})

@@ -319,6 +319,13 @@ def test_the_time_that_it_may_take_limits_the_size(tmp_path: Path, monkeypatch: 
     assert not found.is_on and not runs
 
 
+def test_a_place_that_has_a_part_of_the_time_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificate, "BUDGET_S", 0.0)
+    path = models.identity("float32", ["N", "T"], tmp_path / "m.onnx")
+    found = certified(path, batch_at={"T": (3, 8)})
+    assert found.why.startswith("its part of 0 s of processor time did not suffice")
+
+
 class Clocks:
     """In place of the clocks: each goes on by so much whenever it is read."""
 

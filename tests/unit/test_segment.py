@@ -6,6 +6,7 @@ import errno
 import fcntl
 import mmap
 import os
+import secrets
 import socket
 import stat
 import traceback
@@ -102,20 +103,21 @@ def test_what_is_being_reserved_is_not_promised_again(monkeypatch: pytest.Monkey
 
 def test_names_that_a_killed_daemon_left_are_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(segment, "_SHARED_MEMORY", str(tmp_path))
-    (tmp_path / "sidecaml-left").touch()
-    (tmp_path / "sidecaml-whole").write_bytes(b"x")
-    (tmp_path / "sidecaml-link").symlink_to(tmp_path / "nowhere")
-    (tmp_path / "sidecaml-folder").mkdir()
-    (tmp_path / "other").touch()
+    left, whole, link, folder, stranger = (tmp_path / f"sidecaml-{secrets.token_hex(12)}" for _ in range(5))
+    left.touch()
+    whole.write_bytes(b"x")
+    link.symlink_to(tmp_path / "nowhere")
+    folder.mkdir()
+    others = {tmp_path / "other", tmp_path / "sidecaml-errors.log", tmp_path / f"{left.name}.lock"}
+    for other in others:
+        other.touch()
     segment.remove_leftovers()
-    assert {path.name for path in tmp_path.iterdir()} == {
-        *("sidecaml-whole", "sidecaml-link", "sidecaml-folder", "other")
-    }
+    assert set(tmp_path.iterdir()) == {whole, link, folder, *others}
     if is_root():
-        (tmp_path / "sidecaml-stranger").touch()
-        os.chown(tmp_path / "sidecaml-stranger", STRANGER, -1)
+        stranger.touch()
+        os.chown(stranger, STRANGER, -1)
         segment.remove_leftovers()
-        assert (tmp_path / "sidecaml-stranger").exists()
+        assert stranger.exists()
     monkeypatch.setattr(segment, "_SHARED_MEMORY", str(tmp_path / "nowhere"))
     segment.remove_leftovers()
 
