@@ -4,11 +4,13 @@
 #include <fcntl.h>
 #include <msgpack.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -874,6 +876,36 @@ static void a_daemon_that_reads_nothing_times_out(void) {
     close(sockets[0]);
 }
 
+static int pinged;
+static struct message pong;
+static uint64_t handled_until_ns;
+
+static void answer_and_stay(int signal) {
+    (void)signal;
+    CHECK_EQ(send(pinged, pong.bytes.data, pong.bytes.size, 0), pong.bytes.size);
+    while (sidecaml_now_ns() < handled_until_ns) {
+    }
+}
+
+static void what_comes_while_a_signal_is_handled_comes_in_time(void) {
+    int sockets[2];
+    const struct sigaction action = {.sa_handler = answer_and_stay};
+    const struct itimerspec soon = {.it_value = {.tv_nsec = SHORT_NS / 3}};
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
+    timer_t timer;
+    CHECK_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, sockets), 0);
+    begin_ok(&pong, 3, 0);
+    pinged = sockets[1];
+    handled_until_ns = sidecaml_now_ns() + 2 * SHORT_NS;
+    CHECK_EQ(sigaction(SIGUSR1, &action, NULL), 0);
+    CHECK_EQ(timer_create(CLOCK_MONOTONIC, &event, &timer), 0);
+    CHECK_EQ(timer_settime(timer, 0, &soon, NULL), 0);
+    CHECK_EQ(sidecaml_control_ping(sockets[0], SHORT_NS, &why), 0);
+    CHECK_EQ(timer_delete(timer), 0);
+    msgpack_sbuffer_destroy(&pong.bytes);
+    close(sockets[0]), close(sockets[1]);
+}
+
 /* --- The last words ------------------------------------------------------------------------------------------------
  */
 
@@ -948,6 +980,7 @@ int main(void) {
         {TEST(a_segment_of_another_signature_is_refused)},
         {TEST(a_request_too_large_is_not_sent)},
         {TEST(a_daemon_that_reads_nothing_times_out)},
+        {TEST(what_comes_while_a_signal_is_handled_comes_in_time)},
         {TEST(a_gone_channel_says_why)},
         {TEST(without_sensible_last_words_the_server_is_gone)},
     };
