@@ -55,7 +55,7 @@ test-c:
 test-ocaml:
 	$(DUNE) runtest --force
 
-# Three parts side by side on two cores: those that start processes wait more than they compute. Each is shown when it
+# Three parts side by side on two cores: while one waits for its processes, the others compute. Each is shown when it
 # has ended.
 test-python:
 	$(DUNE) build
